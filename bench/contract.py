@@ -1,0 +1,228 @@
+"""What a method of certification is: the one contract between the harness and every method.
+
+A method is one file in ``bench/methods/`` (or in an outside package, through the entry point group
+``certbench.methods``) that subclasses :class:`Method`. For each cell, that is for each data set, method
+and seed, the harness calls, in this order::
+
+    method = SomeMethod(settings, device)
+    method.build(input_shape, seed)             # an untrained network in method.model
+    method.fit(data, context)                   # training split; validation split for early stopping only
+    method.calibrate(x_val, y_val, seed)        # class-balancing threshold, on validation data
+    method.predict(x_test, seed)                # every test input
+    method.certify(x, curve, norms, seed)       # batches of *sensitive test inputs predicted sensitive*
+
+Shapes and units: ``x`` is a float32 tensor (N, *input_shape) in [0, 1]^d on ``method.device``, images
+(N, C, H, W), tables (N, d); labels are (N,) with 1 = sensitive. Radii are float64 in the units of x, in the
+norm they are asked for. Normalisation and feature maps live inside ``method.model``.
+
+A radius is a *promise*: every x' with ||x' - x||_p < radius (and x' in [0, 1]^d when the curve's domain is
+``box``) is predicted sensitive, always (deterministic) or with confidence 1 - alpha over the method's own
+draws (probabilistic). When in doubt return a smaller radius, or ``Outcome.UNKNOWN``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.errors import UsageError, unknown
+
+NORMS = ("l1", "l2", "linf")
+DUAL_NORM_ORDER = {"l1": float("inf"), "l2": 2.0, "linf": 1.0}
+
+
+class Outcome(StrEnum):
+    """What became of one test input in one norm; each says what the reader can do about it."""
+
+    CERTIFIED = "certified"
+    ABSTAINED = "abstained"
+    MISCLASSIFIED = "misclassified"
+    UNKNOWN = "unknown"
+    TIMEOUT = "timeout"
+    UNSUPPORTED = "unsupported"
+    ERROR = "error"
+
+    @property
+    def advice(self) -> str:
+        """One line for people: the meaning, and what would change it."""
+        return {
+            Outcome.CERTIFIED: "predicted sensitive with a radius that holds",
+            Outcome.ABSTAINED: "the vote was too close to call: draw more samples or use less noise",
+            Outcome.MISCLASSIFIED: "the sensitive input is predicted not sensitive: nothing to certify",
+            Outcome.UNKNOWN: "predicted sensitive, but no positive radius could be proved",
+            Outcome.TIMEOUT: "the budget ended before any radius was proved: raise the budget",
+            Outcome.UNSUPPORTED: "the method does not apply to this network or norm: see the reason",
+            Outcome.ERROR: "the method failed: see the reason and the cell's log",
+        }[self]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One kind of certificate a method issues: one line per norm in the figures.
+
+    ``domain`` is ``free`` (x' anywhere in R^d) or ``box`` (x' stays in [0, 1]^d). ``native`` lists the norms in
+    which the radius is the method's own; in the other norms it is converted by a norm inequality.
+    """
+
+    certificate: str
+    domain: Literal["free", "box"] = "free"
+    norms: tuple[str, ...] = NORMS
+    native: tuple[str, ...] = NORMS
+
+
+@dataclass
+class Radii:
+    """Certificates of a batch in one norm on one curve.
+
+    radius: (N,) float64, the certified radius; only read where the outcome is ``certified`` and positive there
+        (``inf``: the whole domain is certified).
+    outcome: (N,) outcomes; ``from_radius`` fills them in for methods without special cases.
+    radius_upper: (N,) float64 norm of a known adversarial perturbation, ``inf`` where none is known.
+    draws: (N,) number of noise draws counted (probabilistic methods only).
+    reason: a sentence for outcomes that need one (for example the layer that is not supported).
+    """
+
+    radius: np.ndarray
+    outcome: np.ndarray
+    radius_upper: np.ndarray | None = None
+    draws: np.ndarray | None = None
+    reason: str = ""
+
+    @classmethod
+    def from_radius(cls, radius: Tensor | np.ndarray, **rest: Any) -> "Radii":
+        """Positive radii are ``certified``; a radius of 0 proves nothing and is ``unknown``."""
+        radius = np.asarray(radius.detach().cpu() if isinstance(radius, Tensor) else radius, dtype=np.float64)
+        outcome = np.where(radius > 0, Outcome.CERTIFIED, Outcome.UNKNOWN)
+        return cls(radius=radius, outcome=outcome, **rest)
+
+    @classmethod
+    def without(cls, count: int, outcome: Outcome, reason: str) -> "Radii":
+        """A batch of ``count`` inputs that all share one outcome other than ``certified``."""
+        return cls(np.zeros(count), np.full(count, outcome, dtype=object), reason=reason)
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What training may use besides the data: its seed, where to keep its state, whether to show progress."""
+
+    seed: int
+    checkpoint: Path | None = None
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Training and validation tensors on the method's device: x (N, *input_shape), y (N,) with 1 = sensitive."""
+
+    x: Tensor
+    y: Tensor
+    x_val: Tensor
+    y_val: Tensor
+
+
+@dataclass
+class Method(ABC):
+    """Base class of every method; see the module docstring for the order of calls and the shapes.
+
+    Class attributes: ``name`` (used in suites, file names and rows), ``title`` (legends), ``reference`` (paper),
+    ``guarantee`` and ``Settings`` (a frozen dataclass whose defaults are the default recipe).
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    reference: ClassVar[str]
+    guarantee: ClassVar[Literal["deterministic", "probabilistic"]] = "deterministic"
+    Settings: ClassVar[type]
+
+    settings: Any = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    model: nn.Module | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.settings is None:
+            self.settings = self.Settings()
+
+    @property
+    def alpha(self) -> float | None:
+        """Probability with which a probabilistic certificate may be wrong; None for deterministic methods."""
+        return getattr(self.settings, "alpha", None) if self.guarantee == "probabilistic" else None
+
+    @abstractmethod
+    def curves(self) -> Sequence[Curve]:
+        """Return the kinds of certificate this method issues with its settings."""
+
+    @abstractmethod
+    def network(self, input_shape: tuple[int, ...]) -> nn.Module:
+        """Return an untrained network (N, *input_shape) -> (N,) score; sensitive iff score > 0.
+
+        The class-balancing threshold must be a buffer or parameter of it, so that its state is the whole state.
+        """
+
+    def build(self, input_shape: tuple[int, ...], seed: int) -> None:
+        """Put an untrained network into ``self.model``, its initial weights drawn from ``seed``."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = self.network(tuple(input_shape)).to(self.device)
+
+    @abstractmethod
+    def fit(self, data: TrainingData, context: FitContext) -> None:
+        """Train ``self.model`` in place; resume from ``context.checkpoint`` when it exists."""
+
+    @abstractmethod
+    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
+        """Choose the threshold that balances the recall of the two classes on the given data."""
+
+    @abstractmethod
+    def score(self, x: Tensor) -> Tensor:
+        """Return (N,) scores that an attack can differentiate; for deterministic methods sensitive iff > 0."""
+
+    def predict(self, x: Tensor, seed: int) -> Tensor:
+        """Return (N,) int8: 1 sensitive, 0 not sensitive, -1 abstains (stored as a missing value, never as -1)."""
+        with torch.no_grad():
+            return (self.score(x) > 0).to(torch.int8)
+
+    @abstractmethod
+    def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
+        """Certify inputs that ``predict`` calls sensitive, for each of the norms (all of them in curve.norms)."""
+
+    def use_linear(self, weight: Tensor, bias: float) -> None:
+        """Replace the network by score(x) = weight . x + bias, weight (d,); tests compare with exact distances."""
+        self.model = LinearScore(weight, bias).to(self.device)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the trained state as tensors; with the settings it determines the method completely."""
+        return self.model.state_dict()
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what ``state`` returned into a built network."""
+        self.model.load_state_dict(state)
+
+
+class LinearScore(nn.Module):
+    """score(x) = weight . flatten(x) + bias, for exactness tests and as the simplest network there is."""
+
+    def __init__(self, weight: Tensor, bias: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(weight.numel(), 1)
+        with torch.no_grad():
+            self.linear.weight.copy_(weight.reshape(1, -1))
+            self.linear.bias.fill_(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1)).squeeze(1)
+
+
+def check_norms(norms: Sequence[str]) -> tuple[str, ...]:
+    """Return the norms as a tuple without repeats; raise UsageError for an unknown one."""
+    for norm in norms:
+        if norm not in NORMS:
+            raise unknown("norm", norm, NORMS)
+    if not norms:
+        raise UsageError(f"no norm given: choose at least one of {', '.join(NORMS)}")
+    return tuple(dict.fromkeys(norms))

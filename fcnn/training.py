@@ -1,0 +1,241 @@
+"""A training loop that is seeded, resumable and projects after each step.
+
+The loop knows nothing of the task: the loss, the projection and the validation measure are given to it. Feature-convex
+networks pass ``after_step=network.project``, which is projected (sub)gradient descent on the convex parametrisation.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+Loss = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train: optimiser, schedule, augmentation and early stopping.
+
+    decay: factor per epoch of the ``exponential`` schedule. crop_padding: random shifts by up to that many pixels,
+    zero-padded. flip: random horizontal flips. patience: epochs without a better validation measure before training
+    stops; 0 never stops early.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "exponential"] = "cosine"
+    decay: float = 0.99
+    crop_padding: int = 0
+    flip: bool = False
+    patience: int = 0
+
+
+@dataclass
+class History:
+    """What training did: mean loss and validation measure per epoch, and the epoch whose weights were kept."""
+
+    loss: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    best_epoch: int | None = None
+
+
+def cross_entropy(model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
+    """Binary cross-entropy of the score; the plainest loss for ``train``."""
+    return functional.binary_cross_entropy_with_logits(model(x), y)
+
+
+def train(
+    model: nn.Module,
+    loss: Loss,
+    data: tuple[Tensor, Tensor],
+    settings: TrainSettings,
+    *,
+    seed: int,
+    after_step: Callable[[], None] | None = None,
+    validate: Callable[[nn.Module], float] | None = None,
+    checkpoint: Path | None = None,
+    progress: bool = False,
+) -> History:
+    """Train ``model`` in place on ``data`` = (x (N, *shape), y (N,)) and leave it in evaluation mode.
+
+    loss(model, x, y, done) returns a scalar, y as floats, done in [0, 1) the share of training done. ``validate``
+    returns a number to maximise; with it the best epoch's weights are kept. With ``checkpoint`` the whole state is
+    written there after each epoch and training goes on from it, with the same result as an uninterrupted run.
+    Raises FloatingPointError when the loss is no longer finite.
+    """
+    loop = _Loop(model, settings, seed)
+    if checkpoint is not None and checkpoint.exists():
+        loop.restore(checkpoint)
+    bar = tqdm(
+        range(loop.epoch, settings.epochs), desc="training", leave=False, disable=None if progress else True
+    )
+    for _ in bar:
+        loop.run_epoch(loss, *data, after_step)
+        bar.set_postfix(loss=f"{loop.history.loss[-1]:.4f}")
+        if validate is not None:
+            model.eval()
+            loop.keep_if_better(float(validate(model)))
+        if checkpoint is not None:
+            loop.save(checkpoint)
+        if loop.out_of_patience():
+            break
+    if loop.best_state is not None:
+        model.load_state_dict(loop.best_state)
+    model.eval()
+    return loop.history
+
+
+class _Loop:
+    """The state of a training run: everything that must survive a cut."""
+
+    def __init__(self, model: nn.Module, settings: TrainSettings, seed: int) -> None:
+        self.model, self.settings = model, settings
+        self.optimizer = _optimizer(model, settings)
+        self.device = next(model.parameters()).device
+        self.order = torch.Generator().manual_seed(
+            seed
+        )  # on the CPU, so that a device does not change the batches
+        self.noise_seed = seed
+        self.epoch = 0
+        self.history = History()
+        self.best_state: dict[str, Tensor] | None = None
+
+    def run_epoch(self, loss: Loss, x: Tensor, y: Tensor, after_step: Callable[[], None] | None) -> None:
+        """Pass once over the data in a seeded order; random numbers inside the loss are seeded per epoch too."""
+        self.model.train()
+        self._set_learning_rate()
+        batches = torch.randperm(len(x), generator=self.order).split(self.settings.batch_size)
+        total = 0.0
+        with torch.random.fork_rng(devices=_cuda_devices(self.device)):
+            torch.manual_seed(self.noise_seed + self.epoch)
+            for step, batch in enumerate(batches):
+                done = (self.epoch + step / len(batches)) / self.settings.epochs
+                inputs = augment(x[batch].to(self.device), self.settings, self.order)
+                value = loss(self.model, inputs, y[batch].to(self.device, inputs.dtype), done)
+                self.optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                self.optimizer.step()
+                if after_step is not None:
+                    after_step()
+                total += float(value.detach()) * len(batch)
+        mean = total / len(x)
+        if not mean - mean == 0.0:
+            raise FloatingPointError(
+                f"training diverged: the loss is {mean} in epoch {self.epoch}; lower learning_rate"
+            )
+        self.history.loss.append(mean)
+        self.epoch += 1
+
+    def keep_if_better(self, value: float) -> None:
+        """Keep a copy of the weights when the validation measure is the best so far."""
+        best = max(self.history.validation, default=float("-inf"))
+        self.history.validation.append(value)
+        if value > best or self.best_state is None:
+            self.history.best_epoch = self.epoch - 1
+            self.best_state = {
+                name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()
+            }
+
+    def out_of_patience(self) -> bool:
+        """Whether the validation measure has not improved for ``patience`` epochs."""
+        best = self.history.best_epoch
+        return 0 < self.settings.patience <= (self.epoch - 1 - best if best is not None else 0)
+
+    def save(self, path: Path) -> None:
+        """Write the whole state atomically; a cut leaves the previous file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(path.name + ".part")
+        state = {
+            "settings": asdict(self.settings),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "order": self.order.get_state(),
+            "epoch": self.epoch,
+            "history": asdict(self.history),
+            "best_state": self.best_state,
+        }
+        with draft.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Continue from ``save``; a checkpoint of other settings, or a damaged one, is ignored."""
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            if state["settings"] != asdict(self.settings):
+                return
+        except Exception:  # torch raises many types for a damaged file; starting afresh is always right
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.order.set_state(state["order"].cpu())
+        self.epoch = state["epoch"]
+        self.history = History(**state["history"])
+        self.best_state = state["best_state"]
+
+    def _set_learning_rate(self) -> None:
+        rate = self.settings.learning_rate * _schedule(self.settings, self.epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+
+def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(
+            model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _schedule(settings: TrainSettings, epoch: int) -> float:
+    """Factor on the learning rate in an epoch."""
+    if settings.schedule == "cosine":
+        return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * epoch / settings.epochs)).item())
+    return settings.decay**epoch if settings.schedule == "exponential" else 1.0
+
+
+def augment(x: Tensor, settings: TrainSettings, generator: torch.Generator) -> Tensor:
+    """Shift and flip images (N, C, H, W) at random, one shift per image; tables pass unchanged."""
+    if x.dim() != 4:
+        return x
+    if settings.flip:
+        flipped = torch.rand(len(x), generator=generator).to(x.device) < 0.5
+        x = torch.where(flipped[:, None, None, None], x.flip(-1), x)
+    if settings.crop_padding:
+        x = _shift(x, settings.crop_padding, generator)
+    return x
+
+
+def _shift(x: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    """Crop each image at random from its zero-padded copy."""
+    count, _, height, width = x.shape
+    padded = functional.pad(x, (padding,) * 4)
+    corner = torch.randint(0, 2 * padding + 1, (2, count), generator=generator).to(x.device)
+    rows = corner[0][:, None] + torch.arange(height, device=x.device)
+    columns = corner[1][:, None] + torch.arange(width, device=x.device)
+    image = torch.arange(count, device=x.device)[:, None, None, None]
+    channel = torch.arange(x.shape[1], device=x.device)[None, :, None, None]
+    return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def _cuda_devices(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []

@@ -1,0 +1,28 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Small tensors are slower on several threads, and one thread makes results repeat bit for bit."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Path:
+    """Folder with reference numbers that were computed independently of the suite."""
+    return Path(__file__).parent / "vectors"
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder with real data sets; the test is skipped where BENCH_DATA_DIR names none."""
+    folder = os.environ.get("BENCH_DATA_DIR")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("set BENCH_DATA_DIR to a folder with mnist_38.npz to run this test")
+    return Path(folder)
