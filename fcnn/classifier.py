@@ -1,0 +1,115 @@
+"""Feature-convex classifier: score(x) = g(phi(x)) - threshold with g convex; sensitive iff the score is positive."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from fcnn.certificates import NORMS
+from fcnn.feature_maps import FeatureMap, Identity
+from fcnn.networks import ConvexNetwork, float64_copy
+
+MEMORY_BUDGET = 2**28
+BYTES_PER_FLOAT64 = 8
+
+
+class FeatureConvexClassifier(nn.Module):
+    """Binary classifier whose sensitive class has closed-form certified radii, (N, *shape) -> (N,).
+
+    ``score`` follows the network's dtype and mode and can be trained through. ``predict``, ``tangent`` and ``certify`` work on
+    one and the same function, the network in evaluation mode and float64, so that no input gets a radius that
+    ``predict`` does not call sensitive. Source: Pfrommer, Anderson, Piet, Sojoudi (NeurIPS 2023), definition 2.1.
+    """
+
+    def __init__(
+        self, network: ConvexNetwork, feature_map: FeatureMap | None = None, threshold: float = 0.0
+    ) -> None:
+        super().__init__()
+        if not math.isfinite(threshold):
+            raise ValueError(f"threshold = {threshold}: must be a finite number")
+        self.network = network
+        self.feature_map = Identity() if feature_map is None else feature_map
+        self.register_buffer("threshold", torch.tensor(threshold, dtype=torch.float64))
+
+    def score(self, x: Tensor) -> Tensor:
+        """Return the scores (N,) of x (N, *shape): positive is sensitive."""
+        dtype = next(self.network.parameters()).dtype
+        return self.network(self.feature_map(x.to(dtype))) - self.threshold
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.score(x)
+
+    def project(self) -> None:
+        """Clamp the network's hidden weights at 0, in place."""
+        self.network.project()
+
+    def frozen(self) -> Self:
+        """Return the function that is certified: a float64 copy in evaluation mode without parameter gradients.
+
+        Raises ValueError naming the layer when a weight that must be non-negative is not.
+        """
+        self.network.require_convex()
+        return float64_copy(self)
+
+    def batches(self, x: Tensor, memory: int = MEMORY_BUDGET) -> Iterator[Tensor]:
+        """Split x (N, *shape) into float64 batches whose forward and backward pass needs about ``memory`` bytes."""
+        floats = self.network.floats_per_input(self.feature_map.feature_shape(x.shape[1:]))
+        for batch in x.split(max(1, memory // (BYTES_PER_FLOAT64 * floats))):
+            yield batch.double()
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """Return bool (N,): which of x (N, *shape) have a positive score, in float64.
+
+        Raises ValueError for inputs that are not finite or of the wrong shape.
+        """
+        check_inputs(x)
+        exact = float64_copy(self)
+        return torch.cat([exact.score(batch) > 0 for batch in self.batches(x)])
+
+    def tangent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the margins (N,) and the gradients of g at phi(x), (N, *feature shape), in float64.
+
+        By convexity score(y) >= margin + gradient . (phi(y) - phi(x)) for every y. Raises ValueError for inputs
+        that are not finite or of the wrong shape, and for a network that is not convex.
+        """
+        check_inputs(x)
+        exact = self.frozen()
+        pieces = [exact.feature_tangent(exact.feature_map(batch)) for batch in self.batches(x)]
+        margins, gradients = zip(*pieces, strict=True)
+        return torch.cat(margins), torch.cat(gradients)
+
+    def feature_tangent(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return score (N,) and gradient of g at given features (N, *feature shape): one forward, one backward pass.
+
+        No checks and no splitting; certificates call it on ``frozen()``.
+        """
+        features = features.detach().requires_grad_()
+        with torch.enable_grad():
+            score = self.network(features) - self.threshold
+            (gradient,) = torch.autograd.grad(score.sum(), features)
+        return score.detach(), gradient
+
+    def certify(
+        self, x: Tensor, norms: Sequence[str] = NORMS, certificate: str = "refined", **options: Any
+    ) -> dict[str, Tensor]:
+        """Return certified radii, norm -> (N,) float64; 0 where x (N, *shape) is not predicted sensitive.
+
+        certificate: "closed_form", "separable", "in_domain" or "refined"; ``options`` as in ``fcnn.certify``.
+        """
+        from fcnn.certify import certify_batch
+
+        return certify_batch(self, x, norms, certificate, **options)
+
+
+def check_inputs(x: Tensor) -> None:
+    """Raise ValueError unless x is a non-empty batch (N, *shape) of finite numbers."""
+    if x.ndim < 2 or len(x) == 0:
+        raise ValueError(f"expected a non-empty batch of shape (N, *shape), got {tuple(x.shape)}")
+    if not bool(x.isfinite().all()):
+        index = int((~x.isfinite()).flatten(1).any(1).nonzero()[0])
+        raise ValueError(f"input {index} holds NaN or infinity: only finite inputs have a score")

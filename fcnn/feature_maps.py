@@ -1,0 +1,142 @@
+"""Feature maps phi with known Lipschitz constants; a classifier's score is a convex network of phi(x)."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fcnn.certificates import check_norm
+
+
+class FeatureMap(nn.Module, ABC):
+    """Base class of feature maps: x (N, *shape) -> phi(x) (N, *feature shape).
+
+    A new map needs ``forward``, ``lipschitz`` and ``feature_shape``. It may hold parameters of its own and be trained with
+    the network: any 1-Lipschitz network is a feature map that returns 1.0 for its norm and refuses the others::
+
+        class Rotation(FeatureMap):
+            def __init__(self, dimension):
+                super().__init__()
+                self.layer = torch.nn.utils.parametrizations.orthogonal(torch.nn.Linear(dimension, dimension))
+
+            def forward(self, x):
+                return self.layer(x)
+
+            def lipschitz(self, norm):
+                if norm != "l2":
+                    raise ValueError(f"Rotation has no Lipschitz constant in {norm!r}; choose l2")
+                return 1.0
+
+            def feature_shape(self, input_shape):
+                return tuple(input_shape)
+
+    A promised constant that is too small makes certificates false: it must hold for every pair of inputs, also in
+    float64. A map that acts on each coordinate alone can also offer ``tangent_decrease_weights``, for larger radii.
+    """
+
+    @abstractmethod
+    def lipschitz(self, norm: str) -> float:
+        """Return L with |phi(x) - phi(y)|_p <= L |x - y|_p. Raises ValueError when there is none in this norm."""
+
+    @abstractmethod
+    def feature_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape of phi(x) for one input of shape ``input_shape``, both without the batch dimension."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments, for checkpoints; tensors among them must be in the state dict."""
+        return {}
+
+    def tangent_decrease_weights(self, gradient: Tensor) -> Tensor | None:
+        """Return w (N, d) >= 0 such that gradient . (phi(x + delta) - phi(x)) >= -sum_i w_i |delta_i| for all x, delta.
+
+        gradient: (N, *feature shape); d counts the input's coordinates, flattened. None: the map does not act on
+        each coordinate alone.
+        """
+        return None
+
+
+class Identity(FeatureMap):
+    """phi(x) = x - mean (or x): an isometry, with Lipschitz constant 1 in every norm.
+
+    mean: array that broadcasts to one input, or None.
+    """
+
+    def __init__(self, mean: Any | None = None) -> None:
+        super().__init__()
+        self.register_buffer("mean", None if mean is None else _as_float(mean))
+
+    def settings(self) -> dict[str, Any]:
+        return {"mean": self.mean}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.mean is None else _centred(x, self.mean)
+
+    def lipschitz(self, norm: str) -> float:
+        check_norm(norm)
+        return 1.0
+
+    def feature_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        return tuple(input_shape)
+
+    def tangent_decrease_weights(self, gradient: Tensor) -> Tensor:
+        return gradient.abs().flatten(1)
+
+
+class CenteredAbs(FeatureMap):
+    """phi(x) = (x - mean, |x - mean|), joined along dimension 1: channels of images, columns of tables.
+
+    mean: array that broadcasts to one input. Both halves change by at most |delta_i| in coordinate i, so the change
+    of phi is at most |(delta, delta)|_p: Lipschitz constants 2, sqrt(2), 1 in l1, l2, linf.
+    Source: Pfrommer, Anderson, Piet, Sojoudi (NeurIPS 2023), section 4.
+    """
+
+    def __init__(self, mean: Any) -> None:
+        super().__init__()
+        self.register_buffer("mean", _as_float(mean))
+
+    def settings(self) -> dict[str, Any]:
+        return {"mean": self.mean}
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = _centred(x, self.mean)
+        return torch.cat([centred, centred.abs()], dim=1)
+
+    def lipschitz(self, norm: str) -> float:
+        check_norm(norm)
+        # The double nearest to sqrt(2) lies above it, so the constant is not rounded down.
+        return {"l1": 2.0, "l2": math.sqrt(2.0), "linf": 1.0}[norm]
+
+    def feature_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
+        return (2 * input_shape[0], *input_shape[1:])
+
+    def tangent_decrease_weights(self, gradient: Tensor) -> Tensor:
+        on_centred, on_absolute = gradient.chunk(2, dim=1)
+        return (on_centred.abs() + on_absolute.abs()).flatten(1)
+
+
+def _as_float(values: Any) -> Tensor:
+    """Return a copy as a tensor in the given floating dtype, or in the default one for integers."""
+    tensor = torch.as_tensor(values).detach().clone()
+    tensor = tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
+    if not bool(tensor.isfinite().all()):
+        raise ValueError("the mean holds a value that is not finite: compute it from finite inputs")
+    return tensor
+
+
+def _centred(x: Tensor, mean: Tensor) -> Tensor:
+    """Return x - mean in the dtype of x; raise ValueError when the mean does not broadcast to one input."""
+    shape = x.shape[1:]
+    fits = mean.ndim <= len(shape) and all(
+        size in (1, wanted) for size, wanted in zip(mean.shape[::-1], shape[::-1], strict=False)
+    )
+    if not fits:
+        raise ValueError(
+            f"inputs of shape {tuple(x.shape)} do not fit a feature map with a mean of shape {tuple(mean.shape)}: "
+            "the mean must broadcast to one input (N left out)"
+        )
+    return x - mean.to(x.dtype)

@@ -1,0 +1,389 @@
+"""Networks whose score is convex in their input once ``project()`` has run.
+
+A maximum, a sum and a non-negative combination of convex functions are convex, and so is relu of a convex function.
+Hence it is enough that every weight acting on hidden units is non-negative; weights acting on the input are free.
+Source: Amos, Xu, Kolter, "Input Convex Neural Networks" (ICML 2017), proposition 1; architectures after Pfrommer,
+Anderson, Piet, Sojoudi, "Asymmetric Certified Robustness via Feature-Convex Neural Networks" (NeurIPS 2023).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+POOLS = ("average", "max")
+MLP_HIDDEN_INIT = 0.003
+CONV_HIDDEN_INIT = 0.005
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def float64_copy(module: Module) -> Module:
+    """Return a copy of ``module`` in float64 and evaluation mode, without parameter gradients."""
+    return copy.deepcopy(module).double().eval().requires_grad_(False)
+
+
+class NonNegativeLinear(nn.Linear):
+    """Linear layer whose weight starts uniform in [0, ``init``] and must stay non-negative."""
+
+    def __init__(self, in_features: int, out_features: int, init: float) -> None:
+        super().__init__(in_features, out_features)
+        nn.init.uniform_(self.weight, 0.0, init)
+
+
+class NonNegativeConv2d(nn.Conv2d):
+    """Size-preserving convolution whose weight starts uniform in [0, ``init``] and must stay non-negative."""
+
+    def __init__(self, channels: int, kernel: int, init: float, bias: bool) -> None:
+        super().__init__(channels, channels, kernel, padding=kernel // 2, bias=bias)
+        nn.init.uniform_(self.weight, 0.0, init)
+
+
+class NonNegativeBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation whose scale must stay non-negative: non-decreasing and affine in evaluation mode."""
+
+
+class ConvexNetwork(nn.Module, ABC):
+    """Base class: a score (N, *feature shape) -> (N,) that is convex when its hidden weights are non-negative.
+
+    A subclass builds its hidden part from the ``NonNegative...`` layers of this module, which is how the methods below
+    find the weights that matter, and names its constructor's arguments in ``settings()``. Convexity is a statement
+    about the network in evaluation mode: in training mode batch statistics couple the examples.
+    """
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor arguments that rebuild this architecture."""
+
+    @abstractmethod
+    def floats_per_input(self, feature_shape: Sequence[int]) -> int:
+        """Estimate how many numbers one input occupies during a forward and backward pass."""
+
+    def nonnegative_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield (name, weight) of every weight that must be non-negative for the score to be convex."""
+        kinds = (NonNegativeLinear, NonNegativeConv2d, NonNegativeBatchNorm2d)
+        for name, module in self.named_modules():
+            if isinstance(module, kinds):
+                yield f"{name}.weight", module.weight
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Clamp the hidden weights at 0, in place: the nearest convex network. Call it after every update."""
+        for _, weight in self.nonnegative_parameters():
+            weight.clamp_(min=0.0)
+
+    def require_convex(self) -> None:
+        """Raise ValueError naming the first layer whose weights are not all non-negative."""
+        for name, weight in self.nonnegative_parameters():
+            # Written so that a NaN is refused too.
+            if not bool((weight >= 0).all()):
+                raise ValueError(
+                    f"layer {name} holds the weight {_smallest(weight)}, so the score is not convex and nothing can "
+                    "be certified; weights there must be >= 0: call project() after every training step"
+                )
+
+    @torch.no_grad()
+    def convexity_gap(self, x: Tensor, y: Tensor, steps: int = 9) -> float:
+        """Return the largest violation of convexity on the segments from x[i] to y[i].
+
+        x, y: (N, *feature shape). The value is the maximum over i and ``steps`` interior points t of
+        g(t x + (1-t) y) - (t g(x) + (1-t) g(y)), in float64 and evaluation mode: <= 0 up to rounding when convex.
+        """
+        if x.shape != y.shape:
+            raise ValueError(
+                f"segments need end points of one shape, got {tuple(x.shape)} and {tuple(y.shape)}"
+            )
+        network, x, y = float64_copy(self), x.double(), y.double()
+        score_x, score_y = network(x), network(y)
+        gaps = [
+            network(t * x + (1 - t) * y) - (t * score_x + (1 - t) * score_y)
+            for t in torch.linspace(0, 1, steps + 2, dtype=torch.float64).tolist()[1:-1]
+        ]
+        return float(torch.stack(gaps).max())
+
+
+class ConvexMLP(ConvexNetwork):
+    """Input-convex multilayer perceptron, (N, *shape) -> (N,).
+
+    z_0 = relu(A_0 x + b_0), z_k = relu(H_{k-1} z_{k-1} + A_k x + b_k), H >= 0; the last layer has width 1 and no
+    relu. ``hidden`` lists the widths of the other layers; with hidden=() the score is affine. Without ``passthrough``,
+    A_k = 0 for k >= 1. H starts uniform in [0, ``hidden_init``].
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden: Sequence[int] = (200, 50),
+        passthrough: bool = True,
+        hidden_init: float = MLP_HIDDEN_INIT,
+    ) -> None:
+        super().__init__()
+        _require_positive(
+            in_features=in_features, **{f"hidden[{k}]": width for k, width in enumerate(hidden)}
+        )
+        self.in_features = in_features
+        self.hidden = tuple(hidden)
+        self.passthrough = passthrough
+        self.hidden_init = hidden_init
+        widths = (*self.hidden, 1)
+        self.first = nn.Linear(in_features, widths[0])
+        self.hidden_layers = nn.ModuleList(
+            NonNegativeLinear(width, following, hidden_init) for width, following in pairwise(widths)
+        )
+        self.passthroughs = nn.ModuleList(
+            nn.Linear(in_features, width, bias=False) for width in (widths[1:] if passthrough else ())
+        )
+
+    @classmethod
+    def from_arrays(
+        cls, input_weights: Sequence[Any], biases: Sequence[Any], hidden_weights: Sequence[Any]
+    ) -> Self:
+        """Build the network from arrays or tensors, in their own floating dtype.
+
+        input_weights[k]: (width_k, d) acts on the input; biases[k]: (width_k,); hidden_weights[k]:
+        (width_{k+1}, width_k) >= 0; the last width is 1. Raises ValueError naming the array that does not fit.
+        """
+        inputs, offsets, hidden = (
+            [torch.as_tensor(array) for array in group] for group in (input_weights, biases, hidden_weights)
+        )
+        _check_arrays(inputs, offsets, hidden)
+        network = cls(inputs[0].shape[1], [len(offset) for offset in offsets[:-1]]).to(inputs[0].dtype)
+        with torch.no_grad():
+            network.first.weight.copy_(inputs[0])
+            for layer, weight in zip(network.passthroughs, inputs[1:], strict=True):
+                layer.weight.copy_(weight)
+            for layer, weight in zip(network.hidden_layers, hidden, strict=True):
+                layer.weight.copy_(weight)
+            for layer, offset in zip([network.first, *network.hidden_layers], offsets, strict=True):
+                layer.bias.copy_(offset)
+        return network
+
+    def to_arrays(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Return (input_weights, biases, hidden_weights) in float64, as ``from_arrays`` takes them."""
+        layers = [self.first, *self.hidden_layers]
+        free = [layer.weight for layer in self.passthroughs]
+        if not self.passthrough:
+            free = [
+                layer.weight.new_zeros(layer.out_features, self.in_features) for layer in self.hidden_layers
+            ]
+        groups = (
+            [self.first.weight, *free],
+            [layer.bias for layer in layers],
+            [layer.weight for layer in self.hidden_layers],
+        )
+        inputs, biases, hidden = ([tensor.detach().double().clone() for tensor in group] for group in groups)
+        return inputs, biases, hidden
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "in_features": self.in_features,
+            "hidden": list(self.hidden),
+            "passthrough": self.passthrough,
+            "hidden_init": self.hidden_init,
+        }
+
+    def floats_per_input(self, feature_shape: Sequence[int]) -> int:
+        return 3 * self.in_features + 3 * sum(self.hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim < 2 or math.prod(x.shape[1:]) != self.in_features:
+            raise ValueError(
+                f"expected features of shape (N, ...) with {self.in_features} values per example, "
+                f"got {tuple(x.shape)}"
+            )
+        x = x.flatten(1)
+        score = self.first(x)
+        for index, layer in enumerate(self.hidden_layers):
+            score = layer(functional.relu(score))
+            if self.passthrough:
+                score = score + self.passthroughs[index](x)
+        return score.squeeze(1)
+
+
+class ConvexBlock(nn.Module):
+    """z -> relu(norm(conv(z) + passthrough(x)) + z), with conv >= 0 and norm non-decreasing."""
+
+    def __init__(
+        self, channels: int, input_channels: int, kernel: int, init: float, batch_norm: bool
+    ) -> None:
+        super().__init__()
+        self.conv = NonNegativeConv2d(channels, kernel, init, bias=not batch_norm)
+        self.passthrough: nn.Conv2d | None = None
+        if input_channels:
+            self.passthrough = nn.Conv2d(input_channels, channels, kernel, padding=kernel // 2, bias=False)
+        self.norm = NonNegativeBatchNorm2d(channels) if batch_norm else nn.Identity()
+
+    def forward(self, z: Tensor, x: Tensor) -> Tensor:
+        update = self.conv(z)
+        if self.passthrough is not None:
+            update = update + self.passthrough(x)
+        return functional.relu(self.norm(update) + z)
+
+
+class ConvexConvNet(ConvexNetwork):
+    """Input-convex residual convolutional network for images of any size, (N, C, H, W) -> (N,).
+
+    A free convolution (``first_kernel``, ``first_stride``), batch normalisation, relu and pooling by ``pool_size`` are
+    followed by ``depth`` - 1 non-negative residual blocks. Their output, pooled to ``readout_grid`` x ``readout_grid``
+    values a channel (1 is global pooling), gives the score through a non-negative linear layer. ``pool`` is "average"
+    or "max". ``passthrough`` feeds the (downsampled) input to every block; ``linear_grid`` > 0 adds a linear function
+    of the input averaged over a ``linear_grid`` x ``linear_grid`` grid to the score. ``in_channels`` counts the
+    channels of the features: CenteredAbs doubles those of the image.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        features: int = 16,
+        depth: int = 4,
+        *,
+        first_kernel: int = 11,
+        kernel: int = 3,
+        first_stride: int = 1,
+        pool: str = "average",
+        pool_size: int = 1,
+        readout_grid: int = 1,
+        linear_grid: int = 0,
+        passthrough: bool = False,
+        batch_norm: bool = True,
+        hidden_init: float = CONV_HIDDEN_INIT,
+    ) -> None:
+        super().__init__()
+        self._settings = {
+            "in_channels": in_channels,
+            "features": features,
+            "depth": depth,
+            "first_kernel": first_kernel,
+            "kernel": kernel,
+            "first_stride": first_stride,
+            "pool": pool,
+            "pool_size": pool_size,
+            "readout_grid": readout_grid,
+            "linear_grid": linear_grid,
+            "passthrough": passthrough,
+            "batch_norm": batch_norm,
+            "hidden_init": hidden_init,
+        }
+        _check_convnet_settings(self._settings)
+        self.in_channels = in_channels
+        self.pool = pool
+        self.pool_size = pool_size
+        self.readout_grid = readout_grid
+        self.linear_grid = linear_grid
+        self.first = nn.Conv2d(
+            in_channels, features, first_kernel, first_stride, padding=first_kernel // 2, bias=not batch_norm
+        )
+        self.first_norm = nn.BatchNorm2d(features) if batch_norm else nn.Identity()
+        block_inputs = in_channels if passthrough else 0
+        self.blocks = nn.ModuleList(
+            ConvexBlock(features, block_inputs, kernel, hidden_init, batch_norm) for _ in range(depth - 1)
+        )
+        pooled = features * readout_grid**2
+        # Weights of mean 1/pooled make the first score an average of the features.
+        self.readout = NonNegativeLinear(pooled, 1, 2 / pooled)
+        self.linear = nn.Linear(in_channels * linear_grid**2, 1, bias=False) if linear_grid else None
+
+    def settings(self) -> dict[str, Any]:
+        return dict(self._settings)
+
+    def floats_per_input(self, feature_shape: Sequence[int]) -> int:
+        # Convolutions in float64 on a CPU unfold their input: kernel^2 copies of it, at the output's resolution.
+        height, width = (math.ceil(size / self.first.stride[0]) for size in feature_shape[-2:])
+        unfolded_first = self.first.weight[0].numel() * height * width
+        hidden = self.first.out_channels * height * width // self.pool_size**2
+        kernel = self._settings["kernel"]
+        return 3 * math.prod(feature_shape) + unfolded_first + hidden * (kernel**2 + 4 * len(self.blocks) + 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"expected features of shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}"
+            )
+        z = self._pool_by_size(functional.relu(self.first_norm(self.first(x))))
+        small = functional.adaptive_avg_pool2d(x, z.shape[-2:]) if self._settings["passthrough"] else x
+        for block in self.blocks:
+            z = block(z, small)
+        score = self.readout(self._pool_to_grid(z).flatten(1))
+        if self.linear is not None:
+            score = score + self.linear(functional.adaptive_avg_pool2d(x, self.linear_grid).flatten(1))
+        return score.squeeze(1)
+
+    def _pool_by_size(self, z: Tensor) -> Tensor:
+        if self.pool_size == 1:
+            return z
+        pool = functional.max_pool2d if self.pool == "max" else functional.avg_pool2d
+        return pool(z, self.pool_size)
+
+    def _pool_to_grid(self, z: Tensor) -> Tensor:
+        pool = functional.adaptive_max_pool2d if self.pool == "max" else functional.adaptive_avg_pool2d
+        return pool(z, self.readout_grid)
+
+
+def _smallest(weight: Tensor) -> float:
+    """Return the smallest entry, or NaN when there is one."""
+    return float(weight.detach().min())
+
+
+def _require_positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name} = {value}: must be at least 1")
+
+
+def _check_convnet_settings(settings: dict[str, Any]) -> None:
+    counts = (
+        "in_channels",
+        "features",
+        "depth",
+        "first_kernel",
+        "kernel",
+        "first_stride",
+        "pool_size",
+        "readout_grid",
+    )
+    _require_positive(**{name: settings[name] for name in counts})
+    if settings["linear_grid"] < 0:
+        raise ValueError(
+            f"linear_grid = {settings['linear_grid']}: must be 0 (no linear part) or a grid size"
+        )
+    if settings["kernel"] % 2 == 0:
+        raise ValueError(
+            f"kernel = {settings['kernel']}: must be odd, so that residual blocks keep the image size"
+        )
+    if settings["pool"] not in POOLS:
+        raise ValueError(f"pool = {settings['pool']!r}: choose one of {', '.join(POOLS)}")
+
+
+def _check_arrays(inputs: list[Tensor], biases: list[Tensor], hidden: list[Tensor]) -> None:
+    """Refuse arrays that are no input-convex network, naming the first one that does not fit."""
+    if not inputs or len(biases) != len(inputs) or len(hidden) != len(inputs) - 1:
+        raise ValueError(
+            f"got {len(inputs)} input weights, {len(biases)} biases and {len(hidden)} hidden weights: "
+            "k layers need k, k and k - 1 of them"
+        )
+    if inputs[0].ndim != 2 or biases[-1].shape != (1,):
+        raise ValueError(
+            f"input_weights[0] has shape {tuple(inputs[0].shape)} and the last bias {tuple(biases[-1].shape)}: "
+            "expected (width, d) and (1,)"
+        )
+    widths = [bias.numel() for bias in biases]
+    for k, (weight, bias) in enumerate(zip(inputs, biases, strict=True)):
+        _require_shape(f"biases[{k}]", bias, (widths[k],))
+        _require_shape(f"input_weights[{k}]", weight, (widths[k], inputs[0].shape[1]))
+    for k, weight in enumerate(hidden):
+        _require_shape(f"hidden_weights[{k}]", weight, (widths[k + 1], widths[k]))
+        if not bool((weight >= 0).all()):
+            raise ValueError(f"hidden_weights[{k}] holds {_smallest(weight)}: hidden weights must be >= 0")
+
+
+def _require_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
