@@ -1,0 +1,214 @@
+"""Certified radii from tangents: pure, batched tensor functions.
+
+A convex score lies above each of its tangents, so whatever bounds the tangent from below over a ball bounds the
+score. The functions here turn a margin m > 0 and a slope into the largest ball on which the tangent stays
+positive; they know nothing of networks. Proofs: ``docs/certificates.md``.
+
+All of them compute in float64 and first shave the margin by the relative ``ROUNDING``. A radius is a convex
+function of the margin that vanishes at 0, so the radius shrinks by at least as much, which is far more than what
+rounding in the sums can add: no radius exceeds its exact value.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+NORMS = ("l1", "l2", "linf")
+DUAL_ORDER = {"l1": math.inf, "l2": 2.0, "linf": 1.0}
+ROUNDING = 5e-10
+LARGEST = torch.finfo(torch.float64).max
+SAFE_SQUARE = 1e-140  # squares of smaller numbers may underflow
+NEWTON_STEPS = 60
+FIRST_SELECTION = 48
+
+
+def closed_form(margin: Tensor, gradient: Tensor, lipschitz: float, norm: str) -> Tensor:
+    """Radius m / (Lip_p(φ) ‖a‖_{p*}): the certificate of the paper.
+
+    Args:
+        margin: score m = ĝ(φ(x)), (N,); a radius is 0 where it is not positive.
+        gradient: a subgradient a of ĝ at φ(x), (N, k) or (N, *feature shape).
+        lipschitz: Lipschitz constant of φ from ℓp to ℓp, for this norm.
+        norm: "l1", "l2" or "linf", the norm p of the radius.
+
+    Returns:
+        Radii (N,), float64, in the units of x; inf where the gradient vanishes under a positive margin.
+
+    Raises:
+        ValueError: an unknown norm, mismatched shapes, a value that is not a number, or a Lipschitz constant < 0.
+
+    Source: Pfrommer, Anderson, Piet and Sojoudi, arXiv 2302.01961, the theorem on certified radii.
+    """
+    if not (math.isfinite(lipschitz) and lipschitz >= 0):
+        raise ValueError(f"lipschitz must be a finite number >= 0, got {lipschitz}")
+    check_norm(norm)
+    margin, gradient = _prepare(margin, gradient, "gradient")
+    return _free_radius(margin, gradient.abs() * lipschitz if lipschitz != 1 else gradient, norm)
+
+
+def separable(margin: Tensor, weights: Tensor, norm: str) -> Tensor:
+    """Radius m / ‖w‖_{p*} where a unit of |δ_i| moves the tangent by at most w_i.
+
+    Identity map: w = |a|. Map x -> (x - μ, |x - μ|) with gradient (u, v): w = |u| + |v|, never worse than
+    ``closed_form``.
+
+    Args:
+        margin: score (N,).
+        weights: w >= 0, (N, d).
+        norm: "l1", "l2" or "linf".
+
+    Returns:
+        Radii (N,), float64; inf where all weights vanish under a positive margin.
+
+    Raises:
+        ValueError: an unknown norm, mismatched shapes, negative weights or a value that is not a number.
+    """
+    check_norm(norm)
+    margin, weights = _prepare(margin, weights, "weights")
+    _check_non_negative(weights, "weights")
+    return _free_radius(margin, weights, norm)
+
+
+def in_domain(margin: Tensor, weights: Tensor, caps: Tensor, norm: str) -> Tensor:
+    """Smallest ‖δ‖_p with Σ w_i |δ_i| >= m and |δ_i| <= cap_i: the tangent's radius inside a box, exactly.
+
+    A continuous knapsack. ℓ1 fills coordinates by falling weight; ℓ2 takes |δ_i| = min(μ w_i, cap_i) and ℓ∞
+    |δ_i| = min(r, cap_i), where the reachable decrease is concave in the level, so Newton's method started at
+    the free radius climbs from below and ends after finitely many steps.
+
+    Args:
+        margin: score m (N,).
+        weights: w >= 0, (N, d).
+        caps: room of each coordinate, (N, d), >= 0; inf is allowed.
+        norm: "l1", "l2" or "linf".
+
+    Returns:
+        Radii (N,), float64; inf where even δ = cap keeps the tangent positive.
+
+    Raises:
+        ValueError: an unknown norm, mismatched shapes, negative values or a value that is not a number.
+    """
+    check_norm(norm)
+    if caps.shape != weights.shape:
+        raise ValueError(
+            f"caps must have the shape of weights, {tuple(weights.shape)}, got {tuple(caps.shape)}"
+        )
+    margin, weights = _prepare(margin, weights, "weights")
+    caps = caps.detach().double().flatten(1)
+    _check_non_negative(weights, "weights")
+    _check_non_negative(caps, "caps")
+    free = _free_radius(margin, weights, norm)
+    scale, weights = _rescale(weights)
+    caps = caps.masked_fill(weights == 0, 0.0)
+    margin = (margin / scale).clamp(max=LARGEST)
+    within = {"l1": _knapsack_l1, "l2": _knapsack_l2, "linf": _knapsack_linf}[norm](margin, weights, caps)
+    reachable = (weights * caps).sum(1) >= margin
+    within = torch.where(reachable | (margin == 0), within, math.inf)
+    # The free radius is never larger but for rounding: the maximum keeps the order of the certificates exact.
+    return torch.maximum(within, free)
+
+
+def check_norm(norm: str) -> None:
+    """Refuse a norm that is not one of ``NORMS``."""
+    if norm not in NORMS:
+        raise ValueError(f"unknown norm {norm!r}: choose from {', '.join(NORMS)}")
+
+
+def _prepare(margin: Tensor, slope: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Shaved margins (N,) and slopes (N, d) in float64; margins that are not positive become 0."""
+    if margin.ndim != 1 or slope.ndim < 2 or len(slope) != len(margin):
+        raise ValueError(
+            f"margin must be (N,) and {name} (N, d) with the same N, got {tuple(margin.shape)} and {tuple(slope.shape)}"
+        )
+    margin, slope = margin.detach().double(), slope.detach().double().flatten(1)
+    if not (_all_finite(margin) and _all_finite(slope)):
+        raise ValueError(
+            f"margin and {name} must be finite: check the inputs and the network for NaN or overflow"
+        )
+    return margin.clamp(min=0) * (1 - ROUNDING), slope
+
+
+def _all_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite; the sum answers for almost every batch in one pass."""
+    return bool(torch.isfinite(values.sum()) or torch.isfinite(values).all())
+
+
+def _check_non_negative(values: Tensor, name: str) -> None:
+    """Refuse negative values and NaN."""
+    if values.numel() and not values.min() >= 0:
+        raise ValueError(f"{name} must be >= 0, the smallest is {values.min().item()}")
+
+
+def _rescale(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest weight of each row (1 for a row of zeros), and the rows divided by it: squares cannot underflow."""
+    scale = weights.amax(1)
+    scale = torch.where(scale > 0, scale, 1.0)
+    return scale, weights / scale[:, None]
+
+
+def _free_radius(margin: Tensor, slope: Tensor, norm: str) -> Tensor:
+    """m / ‖slope‖_{p*}, where 0 / 0 = 0 and m / 0 = inf."""
+    dual = torch.linalg.vector_norm(slope, ord=DUAL_ORDER[norm], dim=1)
+    if norm == "l2" and not (dual > SAFE_SQUARE).all():
+        scale = slope.abs().amax(1)
+        dual = scale * torch.linalg.vector_norm(slope / torch.where(scale > 0, scale, 1.0)[:, None], dim=1)
+    unbounded = torch.where(margin > 0, math.inf, 0.0)
+    return torch.where(dual > 0, (margin / dual).clamp(max=LARGEST), unbounded)
+
+
+def _knapsack_l2(margin: Tensor, weights: Tensor, caps: Tensor) -> Tensor:
+    """Newton on μ -> Σ w_i min(μ w_i, cap_i), concave, from below; every iterate's norm is a valid radius."""
+    squares = weights.square()
+    level = margin / squares.sum(1).clamp(min=1.0)
+    for _ in range(NEWTON_STEPS):
+        moved = torch.minimum(level[:, None] * weights, caps)
+        missing = margin - (weights * moved).sum(1)
+        slope = torch.where(moved < caps, squares, 0.0).sum(1)
+        climbing = (missing > ROUNDING * margin) & (slope > 0)
+        if not climbing.any():
+            break
+        level = torch.where(climbing, level + missing / slope, level)
+    return torch.linalg.vector_norm(moved, dim=1)
+
+
+def _knapsack_linf(margin: Tensor, weights: Tensor, caps: Tensor) -> Tensor:
+    """Newton on r -> Σ w_i min(r, cap_i), concave, from below; every iterate is a valid radius."""
+    level = margin / weights.sum(1).clamp(min=1.0)
+    for _ in range(NEWTON_STEPS):
+        missing = margin - (weights * torch.minimum(level[:, None], caps)).sum(1)
+        slope = torch.where(caps > level[:, None], weights, 0.0).sum(1)
+        climbing = (missing > ROUNDING * margin) & (slope > 0)
+        if not climbing.any():
+            break
+        level = torch.where(climbing, level + missing / slope, level)
+    return level
+
+
+def _knapsack_l1(margin: Tensor, weights: Tensor, caps: Tensor) -> Tensor:
+    """Fill coordinates by falling weight; only the heaviest are looked at, more of them where they do not suffice."""
+    radius = torch.full_like(margin, math.inf)
+    open_rows = torch.arange(len(margin), device=margin.device)
+    size = FIRST_SELECTION
+    while len(open_rows):
+        size = min(size, weights.shape[1])
+        heaviest, index = weights[open_rows].topk(size, dim=1)
+        filled, enough = _fill(margin[open_rows], heaviest, caps[open_rows].gather(1, index))
+        radius[open_rows] = torch.where(enough, filled, math.inf)
+        open_rows = open_rows[~enough] if size < weights.shape[1] else open_rows[:0]
+        size *= 4
+    return radius
+
+
+def _fill(margin: Tensor, weights: Tensor, caps: Tensor) -> tuple[Tensor, Tensor]:
+    """ℓ1 cost of reaching the margin with items in order of falling weight, and whether they reach it at all."""
+    gained = (weights * caps).cumsum(1)
+    critical = (gained < margin[:, None]).sum(1, keepdim=True)
+    enough = critical[:, 0] < weights.shape[1]
+    critical = critical.clamp(max=weights.shape[1] - 1)
+    before = torch.arange(weights.shape[1], device=weights.device) < critical
+    spent = torch.where(before, caps, 0.0).sum(1)
+    missing = margin - torch.where(before, weights * caps, 0.0).sum(1)
+    return spent + missing / weights.gather(1, critical)[:, 0].clamp(
+        min=torch.finfo(torch.float64).tiny
+    ), enough
