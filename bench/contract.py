@@ -131,7 +131,8 @@ class Method(ABC):
     """Base class of every method; see the module docstring for the order of calls and the shapes.
 
     Class attributes: ``name`` (used in suites, file names and rows), ``title`` (legends), ``reference`` (paper),
-    ``guarantee`` and ``Settings`` (a frozen dataclass whose defaults are the default recipe).
+    ``guarantee``, ``Settings`` (a frozen dataclass whose defaults are the default recipe) and ``batch_size``, how
+    many test inputs it is given at once.
     """
 
     name: ClassVar[str]
@@ -139,6 +140,7 @@ class Method(ABC):
     reference: ClassVar[str]
     guarantee: ClassVar[Literal["deterministic", "probabilistic"]] = "deterministic"
     Settings: ClassVar[type]
+    batch_size: ClassVar[int] = 512
 
     settings: Any = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

@@ -1,0 +1,84 @@
+"""Radii of batches: refused when they break the contract, joined, and widened to all inputs."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from bench.contract import Outcome, Radii
+
+OUTCOMES = frozenset(Outcome)
+
+
+class ContractError(RuntimeError):
+    """A method returned something the contract forbids: a wrong shape, NaN, an unknown outcome."""
+
+
+def checked_predictions(predicted: np.ndarray, count: int) -> np.ndarray:
+    """Return the predictions (N,) int8 of a batch; raise ContractError unless they are 1, 0 or -1."""
+    if predicted.shape != (count,) or not np.isin(predicted, (-1, 0, 1)).all():
+        raise ContractError(
+            f"predict returned shape {predicted.shape} for {count} inputs, or values other than 1, 0 and -1"
+        )
+    return predicted.astype(np.int8)
+
+
+def checked_radii(radii: Mapping[str, Radii], norm: str, count: int) -> Radii:
+    """Return the radii of a batch of ``count`` inputs in one norm; raise ContractError for what no table may hold."""
+    if norm not in radii:
+        raise ContractError(f"certify returned no radii for {norm}")
+    part = radii[norm]
+    part.radius, part.outcome = np.asarray(part.radius, np.float64), np.asarray(part.outcome, object)
+    if part.radius.shape != (count,) or part.outcome.shape != (count,):
+        raise ContractError(
+            f"certify returned radii of shape {part.radius.shape} and outcomes of shape {part.outcome.shape} "
+            f"in {norm} for {count} inputs"
+        )
+    if np.isnan(part.radius).any() or (part.radius < 0).any():
+        raise ContractError(f"certify returned NaN or negative radii in {norm}")
+    if not OUTCOMES.issuperset(part.outcome):
+        raise ContractError(
+            f"certify returned unknown outcomes {sorted(set(map(str, part.outcome)) - OUTCOMES)}"
+        )
+    if (part.radius[part.outcome == Outcome.CERTIFIED] <= 0).any():
+        raise ContractError(f"certify called a radius of 0 certified in {norm}: it proves nothing")
+    return part
+
+
+def joined(parts: list[Radii]) -> Radii:
+    """Return the radii of consecutive batches as those of one."""
+
+    def join(read: Callable[[Radii], np.ndarray | None], default: float) -> np.ndarray:
+        columns = [(read(part), len(part.radius)) for part in parts]
+        return np.concatenate(
+            [np.full(count, default) if values is None else np.asarray(values) for values, count in columns]
+        )
+
+    return Radii(
+        radius=join(lambda part: part.radius, 0.0),
+        outcome=np.concatenate([part.outcome for part in parts]),
+        radius_upper=join(lambda part: part.radius_upper, np.inf),
+        draws=join(lambda part: part.draws, np.nan),
+        reason="; ".join(dict.fromkeys(part.reason for part in parts if part.reason)),
+    )
+
+
+def spread(radii: Radii, certified: np.ndarray, predicted: np.ndarray) -> Radii:
+    """Widen radii of the inputs at positions ``certified`` to all inputs, the others keeping their own outcome.
+
+    predicted: (N,), 1 at the certified positions, 0 (misclassified) or -1 (abstained) elsewhere.
+    """
+    outcome = np.where(predicted == 0, Outcome.MISCLASSIFIED, Outcome.ABSTAINED).astype(object)
+    outcome[certified] = radii.outcome
+
+    def widen(values: np.ndarray | None, default: float) -> np.ndarray:
+        full = np.full(len(predicted), default)
+        full[certified] = default if values is None else values
+        return full
+
+    return Radii(
+        radius=widen(radii.radius, 0.0),
+        outcome=outcome,
+        radius_upper=widen(radii.radius_upper, np.inf),
+        draws=widen(radii.draws, np.nan),
+        reason=radii.reason,
+    )

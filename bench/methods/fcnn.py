@@ -1,0 +1,126 @@
+"""Feature-convex neural networks: the method under study, with its certificates as separate curves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.calibration import balanced_threshold
+from bench.contract import Curve, FitContext, Method, Radii, TrainingData
+from fcnn.classifier import FeatureConvexClassifier
+from fcnn.feature_maps import CenteredAbs, Identity
+from fcnn.losses import RadiusLoss, RegularisedLoss, median_radius
+from fcnn.networks import ConvexConvNet, ConvexMLP, ConvexNetwork
+from fcnn.training import Loss, TrainSettings, train
+
+
+@dataclass(frozen=True)
+class FCNNSettings:
+    """Recipe of a feature-convex classifier.
+
+    architecture, hidden, passthrough: ``mlp``; convnet: arguments of ConvexConvNet for ``convnet``.
+    centred: whether the identity map subtracts the training mean, as the paper does; centered_abs always does.
+    gradient_weights: norm -> weight of the gradient regulariser for radii in that norm.
+    radius_targets: norm -> radius to train for; when given, the radius loss replaces the regulariser.
+    keep_best: keep the epoch with the best median radius in this norm on validation data; "" keeps the last.
+    certificates: which curves to issue, as certificate:domain.
+    """
+
+    architecture: Literal["mlp", "convnet"] = "mlp"
+    hidden: tuple[int, ...] = (200, 50)
+    passthrough: bool = True
+    convnet: dict[str, int | float | str | bool] = field(default_factory=dict)
+    feature_map: Literal["identity", "centered_abs"] = "identity"
+    centred: bool = True
+    gradient_weights: dict[str, float] = field(default_factory=lambda: {"l2": 0.01})
+    radius_targets: dict[str, float] = field(default_factory=dict)
+    radius_weight: float = 1.0
+    other_share: float = 0.0
+    keep_best: Literal["", "l1", "l2", "linf"] = ""
+    certificates: tuple[
+        Literal["closed_form:free", "separable:free", "refined:free", "refined:box", "in_domain:box"], ...
+    ] = ("closed_form:free",)
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=40, batch_size=256))
+
+
+class FCNN(Method):
+    """Feature-convex classifier with deterministic certificates from tangents.
+
+    Guarantee: deterministic, all three norms native. Source: Pfrommer, Anderson, Piet, Sojoudi, "Asymmetric Certified
+    Robustness via Feature-Convex Neural Networks", NeurIPS 2023 (arXiv 2302.01961), theorem 3.1, for closed_form; the
+    other certificates are derived in docs/certificates.md.
+    """
+
+    name = "fcnn"
+    title = "FCNN"
+    reference = "Pfrommer et al., NeurIPS 2023"
+    guarantee = "deterministic"
+    Settings = FCNNSettings
+
+    model: FeatureConvexClassifier
+
+    def curves(self) -> Sequence[Curve]:
+        return [Curve(*written.split(":")) for written in self.settings.certificates]
+
+    def network(self, input_shape: tuple[int, ...]) -> nn.Module:
+        # The mean is set from the training split in ``fit``; it is a buffer, hence part of the state.
+        mean = torch.zeros(input_shape)
+        absolute = self.settings.feature_map == "centered_abs"
+        feature_map = CenteredAbs(mean) if absolute else Identity(mean)
+        return FeatureConvexClassifier(
+            self._convex_network(feature_map.feature_shape(input_shape)), feature_map
+        )
+
+    def fit(self, data: TrainingData, context: FitContext) -> None:
+        settings = self.settings
+        if settings.centred or settings.feature_map == "centered_abs":
+            self.model.feature_map.mean.copy_(data.x.mean(dim=0))
+        norm = settings.keep_best
+        train(
+            self.model,
+            self._loss(),
+            (data.x, data.y),
+            settings.train,
+            seed=context.seed,
+            after_step=self.model.project,
+            validate=(lambda model: median_radius(model, data.x_val, data.y_val, norm)) if norm else None,
+            checkpoint=context.checkpoint,
+            progress=context.progress,
+        )
+
+    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
+        with torch.no_grad():
+            scores = torch.cat([self.model.score(batch) for batch in x.split(self.batch_size)])
+        self.model.threshold += balanced_threshold(scores, y)
+
+    def score(self, x: Tensor) -> Tensor:
+        return self.model.score(x)
+
+    def predict(self, x: Tensor, seed: int) -> Tensor:
+        return self.model.predict(x).to(torch.int8)
+
+    def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
+        options = {"domain": curve.domain} if curve.certificate == "refined" else {}
+        radii = self.model.certify(x, norms, curve.certificate, **options)
+        return {norm: Radii.from_radius(radii[norm]) for norm in norms}
+
+    def use_linear(self, weight: Tensor, bias: float) -> None:
+        network = ConvexMLP.from_arrays([weight.reshape(1, -1)], [torch.full((1,), bias)], [])
+        self.model = FeatureConvexClassifier(network).to(self.device)
+
+    def _convex_network(self, feature_shape: tuple[int, ...]) -> ConvexNetwork:
+        settings = self.settings
+        if settings.architecture == "convnet":
+            return ConvexConvNet(feature_shape[0], **settings.convnet)
+        size = torch.Size(feature_shape).numel()
+        return ConvexMLP(size, settings.hidden, passthrough=settings.passthrough)
+
+    def _loss(self) -> Loss:
+        settings = self.settings
+        if settings.radius_targets:
+            return RadiusLoss(
+                settings.radius_targets, settings.radius_weight, other_share=settings.other_share
+            )
+        return RegularisedLoss(settings.gradient_weights)

@@ -1,0 +1,133 @@
+"""A suite is a table: data sets x methods x norms x seeds x budgets, read from a TOML file."""
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.contract import NORMS, Method, check_norms
+from bench.errors import UsageError, unknown
+from bench.registry import get_method, registered_methods
+from bench.settings import from_table, merged
+
+SUITE_FOLDER = Path(__file__).parent / "suites"
+MAX_SUITE_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """One line of the comparison: a registered method with settings, and where it takes part.
+
+    id: the name in tables and files (default: the method's name); title: the legend's (default: the class's).
+    for_: per data set, a table of settings that differ there. datasets: the only data sets it runs on (default: all).
+    """
+
+    method: str
+    id: str = ""
+    title: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    for_: dict[str, Any] = field(default_factory=dict)
+    datasets: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The name in tables and files."""
+        return self.id or self.method
+
+    @cached_property
+    def method_class(self) -> type[Method]:
+        """The registered class."""
+        return get_method(self.method)
+
+    def settings_for(self, dataset: str) -> Any:
+        """Return the method's settings on a data set, all keys and types checked."""
+        table = merged(self.settings, self.for_.get(dataset, {}))
+        return from_table(self.method_class.Settings, table, f"settings of {self.name!r} on {dataset!r}")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What to compare. ``reduced`` states, in figure titles, how a run falls short of the full settings.
+
+    test_inputs: how many test inputs to use, drawn once per data set with the classes' shares kept (0: all).
+    calibrate: which data the class-balancing threshold sees; ``test`` repeats the paper's choice and marks every row.
+    radii: radii, per norm, at which the summary names certified accuracy.
+    """
+
+    name: str
+    title: str
+    datasets: tuple[str, ...]
+    methods: tuple[MethodEntry, ...]
+    reduced: str = ""
+    norms: tuple[str, ...] = NORMS
+    seeds: tuple[int, ...] = (0,)
+    suite_seed: int = 0
+    test_inputs: int = 0
+    calibrate: Literal["validation", "test", "none"] = "validation"
+    radii: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_norms(self.norms)
+        for what, values in (("data set", self.datasets), ("method", self.methods), ("seed", self.seeds)):
+            if not values:
+                raise UsageError(f"suite {self.name!r} names no {what}: give at least one")
+        names = [entry.name for entry in self.methods]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(
+                    f"suite {self.name!r} has two methods named {name!r}: give one of them another id"
+                )
+        for entry in self.methods:
+            for dataset in self.datasets:
+                entry.settings_for(dataset)
+
+    def pairs(self) -> list[tuple[str, MethodEntry]]:
+        """Every (data set, method entry) that takes part, in table order."""
+        return [
+            (dataset, entry)
+            for dataset in self.datasets
+            for entry in self.methods
+            if not entry.datasets or dataset in entry.datasets
+        ]
+
+    def with_methods(self, names: Iterable[str]) -> "Suite":
+        """Keep the named entries; a registered method that has no entry joins with its default settings."""
+        entries = {entry.name: entry for entry in self.methods}
+        chosen = []
+        for name in dict.fromkeys(names):
+            if name not in entries and name not in registered_methods():
+                raise unknown("method", name, sorted({*entries, *registered_methods()}))
+            chosen.append(entries.get(name, MethodEntry(method=name)))
+        return dataclasses.replace(self, methods=tuple(chosen))
+
+
+def suite_names() -> list[str]:
+    """Names of the suites that come with the package."""
+    return sorted(path.stem for path in SUITE_FOLDER.glob("*.toml"))
+
+
+def load_suite(name_or_file: str) -> Suite:
+    """Read a suite by its name, or from a TOML file; raise UsageError naming what is wrong with it."""
+    path = SUITE_FOLDER / f"{name_or_file}.toml"
+    if name_or_file not in suite_names():
+        path = Path(name_or_file)
+        if path.suffix != ".toml" or not path.is_file():
+            raise unknown("suite", name_or_file, suite_names(), "or give the path of a .toml file")
+    try:
+        if path.stat().st_size > MAX_SUITE_BYTES:
+            raise UsageError(f"suite file {path} is larger than {MAX_SUITE_BYTES:,} bytes: that is no suite")
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UsageError(f"suite file {path} cannot be read: {error}".replace("\n", " ")) from error
+    return _parse(table, path)
+
+
+def _parse(table: dict[str, Any], path: Path) -> Suite:
+    where = f"suite file {path.name}"
+    for entry in table.get("methods", []) if isinstance(table.get("methods"), list) else []:
+        if isinstance(entry, dict) and "for" in entry:
+            entry["for_"] = entry.pop("for")
+    return from_table(Suite, {"name": path.stem, "title": path.stem, **table}, where)

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# The one door: sets the suite up and runs it. See ./run_all.sh --help.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+  cat <<TEXT
+usage: ./run_all.sh [WORD] [OPTION ...]
+
+  (nothing)   set up, run the quick suite, draw everything, print the summary
+  SUITE       the same with another suite: $(suites)
+  test        set up and run the tests; options go to pytest
+  setup       only set up
+  --help      this text
+
+Options go to 'python -m bench.compare' (its --help lists them), for example
+  ./run_all.sh quick --jobs 2 --out out/mine
+  ./run_all.sh mnist_cpu --data-dir DIR
+
+Setting up makes .venv (unless a virtual environment is active) and installs
+the exact versions of constraints.txt. It happens once: later calls start at
+once and need no network. Python 3.11 or newer is needed, nothing else.
+TEXT
+}
+
+suites() {
+  local files=(bench/suites/*.toml) names
+  names=("${files[@]##*/}")
+  echo "${names[*]%.toml}"
+}
+
+fail() {
+  echo "run_all.sh: $1" >&2
+  exit 2
+}
+
+find_python() {
+  local name
+  for name in python3 python3.14 python3.13 python3.12 python3.11 python; do
+    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      command -v "$name"
+      return
+    fi
+  done
+  fail "no Python >= 3.11 found: install one, or activate a virtual environment that has one"
+}
+
+set_up() {
+  local venv=${VIRTUAL_ENV:-$PWD/.venv} stamp wanted
+  if [ ! -x "$venv/bin/python" ]; then
+    echo "Making $venv ..."
+    "$(find_python)" -m venv "$venv"
+  fi
+  python=$venv/bin/python
+  stamp=$venv/.certbench-stamp
+  wanted=$(cat pyproject.toml constraints.txt <(pwd) | cksum)
+  if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "the active environment has Python < 3.11"
+  echo "Installing the suite and its dependencies into $venv (a few minutes the first time) ..."
+  "$python" -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+  # Their declared pins (torch < 1.13, an old requests) are stale; the suite adapts to what is installed.
+  "$python" -m pip install --quiet --constraint constraints.txt --no-deps auto-LiRPA torchattacks
+  echo "$wanted" >"$stamp"
+}
+
+word=${1:-quick}
+case $word in
+  --help | -h) usage; exit 0 ;;
+  -*) word=quick ;;
+  *) [ $# -gt 0 ] && shift ;;
+esac
+
+case $word in
+  setup) set_up ;;
+  test) set_up; exec "$python" -m pytest "$@" ;;
+  *)
+    case " $(suites) " in
+      *" $word "*) ;;
+      *) fail "unknown word '$word': choose from test, setup, $(suites | sed 's/ /, /g')" ;;
+    esac
+    set_up
+    exec "$python" -m bench.compare --suite "$word" "$@"
+    ;;
+esac
