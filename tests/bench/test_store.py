@@ -338,7 +338,7 @@ def test_set_aside_keeps_every_version(tmp_path: Path) -> None:
 
 
 def test_settings_of_all_kinds_fit_into_a_sealed_record(tmp_path: Path) -> None:
-    settings = {
+    values = {
         "limit": float("inf"),
         "sizes": (200, 50),
         "path": Path("/home/someone/data"),
