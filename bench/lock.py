@@ -10,8 +10,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,34 +20,39 @@ LOCK = "run.lock"
 WAIT_FOR_NAME = 1.0
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Hold the output folder's lock; raise UsageError naming the process, host and start time that hold it.
+@dataclass
+class FolderLock:
+    """Context manager that holds an output folder's lock.
 
-    A lock left by a run that died on this host is taken over. One left by a run on another host is not, as some
-    network file systems do not show other hosts' locks; the message then says what to delete.
+    Entering raises UsageError naming the process, host and start time that hold it. A lock left by a run that died
+    on this host is taken over. One left by a run on another host is not, as some network file systems do not show
+    other hosts' locks; the message then says what to delete.
     """
-    try:
-        descriptor = _acquire(out / LOCK)
-    except OSError as error:
-        raise UsageError(
-            f"cannot lock the output folder {str(out)!r} ({error.strerror}): choose another one with --out"
-        ) from error
-    owner, released = os.getpid(), False
 
-    def forget() -> None:
+    out: Path
+    _descriptor: int | None = field(default=None, init=False, repr=False)
+    _owner: int = field(default_factory=os.getpid, init=False, repr=False)
+
+    def __enter__(self) -> "FolderLock":
+        try:
+            self._descriptor = _acquire(self.out / LOCK)
+        except OSError as error:
+            raise UsageError(
+                f"cannot lock the output folder {str(self.out)!r} ({error.strerror}): choose another one with --out"
+            ) from error
         # A forked child would keep the lock alive after its parent's death.
-        if not released:
-            os.close(descriptor)
+        os.register_at_fork(after_in_child=self._let_go)
+        return self
 
-    os.register_at_fork(after_in_child=forget)
-    try:
-        yield
-    finally:
-        if os.getpid() == owner:
-            (out / LOCK).unlink(missing_ok=True)
-            os.close(descriptor)
-        released = True
+    def __exit__(self, *_: object) -> None:
+        if os.getpid() == self._owner:
+            (self.out / LOCK).unlink(missing_ok=True)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def _acquire(path: Path) -> int:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UsageError
-from bench.lock import LOCK, locked
+from bench.lock import LOCK, FolderLock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from bench.lock import locked
-with locked(Path(sys.argv[1])):
+from bench.lock import FolderLock
+with FolderLock(Path(sys.argv[1])):
     print("held", flush=True)
     {then}
 """
@@ -26,11 +26,11 @@ COUNT = """
 import sys
 from pathlib import Path
 from bench.errors import UsageError
-from bench.lock import locked
+from bench.lock import FolderLock
 out, done = Path(sys.argv[1]), 0
 while done < 50:
     try:
-        with locked(out):
+        with FolderLock(out):
             number = int((out / "number").read_text())
             (out / "number").write_text(str(number + 1))
             done += 1
@@ -55,7 +55,7 @@ def hold(out: Path, then: str = "time.sleep(60)") -> subprocess.Popen:
 def test_the_second_run_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     holder = hold(tmp_path)
     try:
-        with pytest.raises(UsageError) as caught, locked(tmp_path):
+        with pytest.raises(UsageError) as caught, FolderLock(tmp_path):
             pass
     finally:
         holder.kill()
@@ -72,7 +72,7 @@ def test_a_lock_left_by_a_killed_run_is_taken_over(tmp_path: Path) -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     assert (tmp_path / LOCK).exists()
-    with locked(tmp_path):
+    with FolderLock(tmp_path):
         assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
 
 
@@ -83,28 +83,28 @@ def test_a_forked_child_does_not_keep_a_dead_runs_lock(tmp_path: Path) -> None:
     holder.kill()
     holder.wait()
     try:
-        with locked(tmp_path):
+        with FolderLock(tmp_path):
             pass
     finally:
         os.kill(orphan, signal.SIGKILL)
 
 
 def test_the_lock_is_gone_after_the_run_also_after_a_failed_one(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), locked(tmp_path):
+    with pytest.raises(RuntimeError), FolderLock(tmp_path):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
 
 def test_one_process_cannot_run_twice_on_a_folder(tmp_path: Path) -> None:
-    with locked(tmp_path):
-        with pytest.raises(UsageError, match=f"process {os.getpid()}"), locked(tmp_path):
+    with FolderLock(tmp_path):
+        with pytest.raises(UsageError, match=f"process {os.getpid()}"), FolderLock(tmp_path):
             pass
         assert (tmp_path / LOCK).exists()
 
 
 def test_a_lock_of_another_host_is_respected(tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text('{"pid": 1, "host": "elsewhere", "started": "2026-01-01T00:00:00+00:00"}')
-    with pytest.raises(UsageError, match=r"host elsewhere.*delete .*run\.lock"), locked(tmp_path):
+    with pytest.raises(UsageError, match=r"host elsewhere.*delete .*run\.lock"), FolderLock(tmp_path):
         pass
     assert (tmp_path / LOCK).exists()
 
@@ -112,12 +112,12 @@ def test_a_lock_of_another_host_is_respected(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"pid": 1}'])
 def test_a_half_written_lock_of_a_dead_run_is_taken_over(tmp_path: Path, text: str) -> None:
     (tmp_path / LOCK).write_text(text)
-    with locked(tmp_path):
+    with FolderLock(tmp_path):
         pass
 
 
 def test_a_folder_that_cannot_be_locked_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot lock the output folder"), locked(tmp_path / "missing"):
+    with pytest.raises(UsageError, match="cannot lock the output folder"), FolderLock(tmp_path / "missing"):
         pass
 
 
