@@ -1,7 +1,9 @@
 """Errors a user can mend: one line naming the value, what is allowed and how to fix it."""
 
+import argparse
 import difflib
 from collections.abc import Iterable
+from typing import NoReturn
 
 
 class UsageError(ValueError):
@@ -20,3 +22,10 @@ def unknown(kind: str, name: str, choices: Iterable[str], hint: str = "") -> Usa
     listed = ", ".join(choices) or "none"
     text = f"unknown {kind} {name!r}{nearest(name, choices)}: choose from {listed}"
     return UsageError(f"{text}; {hint}" if hint else text)
+
+
+class Parser(argparse.ArgumentParser):
+    """Command-line parser whose errors are UsageErrors: one line, no usage text in front of it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see --help)")

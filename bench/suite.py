@@ -42,10 +42,11 @@ class MethodEntry:
         """The registered class."""
         return get_method(self.method)
 
-    def settings_for(self, dataset: str) -> Any:
-        """Return the method's settings on a data set, all keys and types checked."""
+    def settings_for(self, dataset: str | None) -> Any:
+        """Return the method's settings on a data set (None: where none is named), all keys and types checked."""
         table = merged(self.settings, self.for_.get(dataset, {}))
-        return from_table(self.method_class.Settings, table, f"settings of {self.name!r} on {dataset!r}")
+        where = f" on {dataset!r}" if dataset in self.for_ else ""
+        return from_table(self.method_class.Settings, table, f"settings of {self.name!r}{where}")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Suite:
                     f"suite {self.name!r} has two methods named {name!r}: give one of them another id"
                 )
         for entry in self.methods:
-            for dataset in self.datasets:
+            for dataset in (None, *entry.for_):
                 entry.settings_for(dataset)
 
     def pairs(self) -> list[tuple[str, MethodEntry]]:

@@ -1,0 +1,146 @@
+"""Cells: complete rows, the right outcome for each input, errors as rows."""
+
+import numpy as np
+import pytest
+from synthetic import MeanThreshold, blobs, plan
+
+from bench.contract import Curve, Outcome, Radii
+from bench.evaluate import Evaluation, chosen_test_inputs, failed
+from bench.rows import check_predictions, check_radii
+
+
+def evaluate(method: MeanThreshold, **changes: object):
+    result = Evaluation(method, blobs(), plan(**changes)).run()
+    return check_radii(result.radii), check_predictions(result.predictions), result
+
+
+def test_one_row_per_sensitive_input_and_norm_with_its_exact_radius():
+    data = blobs()
+    radii, predictions, result = evaluate(MeanThreshold())
+    sensitive = np.flatnonzero(data.y_test)
+    assert len(radii) == 3 * len(sensitive)
+    assert list(predictions["index"]) == list(range(len(data.y_test)))
+    row = radii[(radii["norm"] == "l1") & (radii["index"] == sensitive[0])].iloc[0]
+    margin = data.x_test[sensitive[0]].astype(float).mean() - 0.5
+    assert row["radius"] == pytest.approx(4 * margin, rel=1e-5)
+    assert not result.errors
+
+
+def test_misclassified_inputs_have_no_radius():
+    from synthetic import MeanSettings
+
+    radii, _, _ = evaluate(MeanThreshold(MeanSettings(level=0.72)))
+    missed = radii["outcome"] == Outcome.MISCLASSIFIED
+    assert 0 < missed.sum() < len(radii)
+    assert radii.loc[missed, "radius"].isna().all()
+    assert (radii.loc[missed, "predicted"] == 0).all()
+
+
+class Abstaining(MeanThreshold):
+    def predict(self, x, seed):
+        predicted = super().predict(x, seed)
+        predicted[::2] = -1
+        return predicted
+
+
+def test_an_abstention_is_a_missing_prediction():
+    radii, predictions, _ = evaluate(Abstaining())
+    assert (radii["outcome"] == Outcome.ABSTAINED).any()
+    assert predictions["predicted"].isna().sum() == len(predictions) / 2
+
+
+class AbstainingLate(MeanThreshold):
+    def certify(self, x, curve, norms, seed):
+        return {norm: Radii.without(len(x), Outcome.ABSTAINED, "") for norm in norms}
+
+
+def test_an_abstention_of_the_certificate_also_counts_as_one_of_the_prediction():
+    radii, predictions, _ = evaluate(AbstainingLate())
+    assert radii["predicted"].isna().all()
+    assert predictions.loc[predictions["label"] == 1, "predicted"].isna().all()
+    assert predictions.loc[predictions["label"] == 0, "predicted"].notna().all()
+
+
+class OneNorm(MeanThreshold):
+    def curves(self):
+        return [Curve("exact", norms=("l2",), native=())]
+
+
+def test_a_norm_that_is_not_offered_is_unsupported_with_a_reason():
+    radii, _, _ = evaluate(OneNorm())
+    by_norm = radii.groupby("norm")["outcome"].unique()
+    assert list(by_norm["l1"]) == list(by_norm["linf"]) == [Outcome.UNSUPPORTED]
+    assert "l1" in radii.loc[radii["norm"] == "l1", "reason"].iloc[0]
+    assert not radii["native"].any()
+
+
+BROKEN = {
+    "NaN radii": lambda x, norms: {
+        norm: Radii(np.full(len(x), np.nan), np.full(len(x), Outcome.CERTIFIED)) for norm in norms
+    },
+    "wrong shape": lambda x, norms: {norm: Radii.from_radius(np.ones(len(x) + 1)) for norm in norms},
+    "two dimensions": lambda x, norms: {norm: Radii.from_radius(np.ones((len(x), 1))) for norm in norms},
+    "negative": lambda x, norms: {
+        norm: Radii(-np.ones(len(x)), np.full(len(x), Outcome.CERTIFIED)) for norm in norms
+    },
+    "certified zero": lambda x, norms: {
+        norm: Radii(np.zeros(len(x)), np.full(len(x), Outcome.CERTIFIED)) for norm in norms
+    },
+    "invented outcome": lambda x, norms: {norm: Radii(np.ones(len(x)), ["fine"] * len(x)) for norm in norms},
+    "missing norm": lambda x, norms: {},
+    "an exception": lambda x, norms: 1 / 0,
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_breaks_the_contract_becomes_error_rows(what):
+    class Broken(MeanThreshold):
+        def certify(self, x, curve, norms, seed):
+            return BROKEN[what](x, norms)
+
+    radii, _, result = evaluate(Broken())
+    assert (radii["outcome"] == Outcome.ERROR).all()
+    assert radii["radius"].isna().all()
+    assert (radii["reason"].str.len() > 10).all()
+    assert result.errors
+
+
+def test_predictions_that_break_the_contract_are_refused():
+    class Broken(MeanThreshold):
+        def predict(self, x, seed):
+            return super().predict(x, seed)[:-1]
+
+    with pytest.raises(RuntimeError, match="predict returned shape"):
+        evaluate(Broken())
+
+
+def test_failed_cells_have_all_their_rows():
+    result = failed(MeanThreshold(), blobs(), plan(), Outcome.ERROR, "it broke")
+    radii = check_radii(result.radii)
+    assert len(radii) == 3 * blobs().y_test.sum()
+    assert set(radii["outcome"]) == {Outcome.ERROR}
+    check_predictions(result.predictions)
+
+
+def test_the_chosen_test_inputs_keep_the_classes_shares_and_their_order():
+    data = blobs(count=900)
+    chosen = chosen_test_inputs(data, 90)
+    assert len(chosen) == 90
+    assert data.y_test[chosen].mean() == pytest.approx(data.y_test.mean(), abs=0.01)
+    assert (np.diff(chosen) > 0).all()
+    assert (chosen == chosen_test_inputs(data, 90)).all()
+    assert len(chosen_test_inputs(data, 0)) == len(data.y_test)
+
+
+def test_calibration_sees_the_split_it_is_told():
+    seen = []
+
+    class Noting(MeanThreshold):
+        def calibrate(self, x, y, seed):
+            seen.append(len(x))
+
+    data = blobs(count=240)
+    for choice in ("validation", "test", "none"):
+        radii = Evaluation(Noting(), data, plan(calibrate=choice, test_inputs=30)).run().radii
+        assert set(radii["calibrated_on"]) == {choice}
+    assert seen == [len(data.y_val), 30]

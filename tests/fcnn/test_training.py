@@ -1,0 +1,155 @@
+"""The training loop: seeded, resumable with the same result, augmentation, early stopping."""
+
+import pytest
+import torch
+from torch import nn
+
+from fcnn.training import TrainSettings, augment, cross_entropy, train
+
+
+class Score(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x).squeeze(1)
+
+
+def data() -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.rand((64, 3), generator=torch.Generator().manual_seed(0))
+    return x, (x.sum(dim=1) > 1.5).long()
+
+
+def fresh() -> Score:
+    torch.manual_seed(7)
+    return Score()
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+SETTINGS = TrainSettings(epochs=6, batch_size=16, learning_rate=0.02)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "exponential"])
+def test_training_lowers_the_loss(optimizer, schedule):
+    settings = TrainSettings(15, 16, optimizer=optimizer, schedule=schedule, learning_rate=0.02)
+    history = train(fresh(), cross_entropy, data(), settings, seed=1)
+    assert history.loss[-1] < history.loss[0]
+
+
+def test_the_seed_determines_the_result_whatever_was_drawn_before():
+    first, second, third = fresh(), fresh(), fresh()
+    train(first, cross_entropy, data(), SETTINGS, seed=1)
+    torch.rand(100)
+    train(second, cross_entropy, data(), SETTINGS, seed=1)
+    train(third, cross_entropy, data(), SETTINGS, seed=2)
+    assert torch.equal(weights(first), weights(second))
+    assert not torch.equal(weights(first), weights(third))
+
+
+class Cut(Exception):
+    pass
+
+
+def test_training_that_was_cut_goes_on_to_the_same_weights(tmp_path):
+    whole, cut = fresh(), fresh()
+
+    def measure(model: nn.Module) -> float:
+        return -model(data()[0]).abs().mean().item()
+
+    expected = train(whole, cross_entropy, data(), SETTINGS, seed=1, validate=measure)
+    steps = iter(range(10))
+
+    def cut_after_two_and_a_half_epochs():
+        if next(steps) == 9:
+            raise Cut
+
+    path = tmp_path / "training.pt"
+    with pytest.raises(Cut):
+        train(
+            cut,
+            cross_entropy,
+            data(),
+            SETTINGS,
+            seed=1,
+            validate=measure,
+            after_step=cut_after_two_and_a_half_epochs,
+            checkpoint=path,
+        )
+    resumed = fresh()
+    history = train(resumed, cross_entropy, data(), SETTINGS, seed=1, validate=measure, checkpoint=path)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert history == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_a_damaged_checkpoint_starts_afresh(tmp_path, content):
+    path = tmp_path / "training.pt"
+    if content is None:  # cut in the middle
+        train(fresh(), cross_entropy, data(), SETTINGS, seed=1, checkpoint=path)
+        content = path.read_bytes()[:-200]
+    path.write_bytes(content)
+    model, expected = fresh(), fresh()
+    train(model, cross_entropy, data(), SETTINGS, seed=1, checkpoint=path)
+    train(expected, cross_entropy, data(), SETTINGS, seed=1)
+    assert torch.equal(weights(model), weights(expected))
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(tmp_path):
+    path = tmp_path / "training.pt"
+    train(fresh(), cross_entropy, data(), TrainSettings(epochs=1), seed=1, checkpoint=path)
+    model, expected = fresh(), fresh()
+    train(model, cross_entropy, data(), SETTINGS, seed=1, checkpoint=path)
+    train(expected, cross_entropy, data(), SETTINGS, seed=1)
+    assert torch.equal(weights(model), weights(expected))
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_training():
+    values = iter([1.0, 3.0, 2.0, 2.5, 9.0, 9.5])
+    seen = []
+
+    def validate(model):
+        seen.append(weights(model).clone())
+        return next(values)
+
+    model = fresh()
+    settings = TrainSettings(epochs=6, batch_size=16, patience=2)
+    history = train(model, cross_entropy, data(), settings, seed=1, validate=validate)
+    assert history.validation == [1.0, 3.0, 2.0, 2.5]
+    assert history.best_epoch == 1
+    assert torch.equal(weights(model), seen[1])
+
+
+def test_a_loss_that_is_no_number_stops_training():
+    with pytest.raises(FloatingPointError, match="diverged"):
+        train(fresh(), lambda *_: weights_nan(), data(), SETTINGS, seed=1)
+
+
+def weights_nan() -> torch.Tensor:
+    return torch.tensor(float("nan"), requires_grad=True)
+
+
+def test_shifts_move_whole_images_by_at_most_the_padding():
+    x = torch.zeros(200, 2, 7, 9)
+    x[:, :, 3, 4] = 1.0
+    settings = TrainSettings(crop_padding=2)
+    moved = augment(x, settings, torch.Generator().manual_seed(0))
+    positions = moved.nonzero()
+    assert moved.sum() == x.sum()
+    assert (positions[:, 2] - 3).abs().max() == 2
+    assert (positions[:, 3] - 4).abs().max() == 2
+    assert len(torch.unique(positions[:, 2:], dim=0)) == 25
+    assert torch.equal(moved[:, 0], moved[:, 1])
+
+
+def test_flips_turn_about_half_of_the_images_and_tables_pass():
+    x = torch.arange(6.0).repeat(100, 1, 2, 1)
+    flipped = augment(x, TrainSettings(flip=True), torch.Generator().manual_seed(0))
+    turned = (flipped[:, 0, 0, 0] == 5).float().mean()
+    assert 0.3 < turned < 0.7
+    table = torch.rand(5, 3)
+    assert augment(table, TrainSettings(flip=True, crop_padding=2), torch.Generator()) is table
