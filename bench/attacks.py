@@ -1,0 +1,185 @@
+"""Attacks that look for a counterexample inside a certified radius.
+
+``norm_exact`` never leaves the ball, in any norm, so a success is a proof that a certificate is wrong. The attacks of
+torchattacks are run beside it as an independent second opinion; they know l2 and linf, and the unit box only.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bench.contract import NORMS
+from bench.errors import unknown
+
+Score = Callable[[Tensor], Tensor]
+ORDERS = {"l1": 1.0, "l2": 2.0, "linf": float("inf")}
+# An attack's point is pulled in by this much, so that rounding cannot put it outside the ball.
+INSIDE = 1e-9
+
+
+@dataclass(frozen=True)
+class AttackSettings:
+    """steps per restart; restarts from random points of the ball, the first from the input itself."""
+
+    steps: int = 40
+    restarts: int = 3
+    step_share: float = 2.5
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """points (N, *shape) with the lowest scores (N,) found; an input is broken where the score is <= 0."""
+
+    points: Tensor
+    scores: Tensor
+
+    @property
+    def broken(self) -> Tensor:
+        return self.scores <= 0
+
+
+def norm_exact(
+    score: Score,
+    x: Tensor,
+    radius: Tensor,
+    norm: str,
+    domain: str,
+    settings: AttackSettings | None = None,
+    seed: int = 0,
+) -> Attacked:
+    """Lower the score of x (N, *shape) within its own radius (N,) by projected steepest descent.
+
+    radius may be inf only in the box, where it is the box's diameter. The step is the steepest one of the norm: a few
+    coordinates for l1, the gradient's direction for l2, its sign for linf. Raises UsageError for an unknown norm.
+    """
+    if norm not in NORMS:
+        raise unknown("norm", norm, NORMS)
+    settings = settings or AttackSettings()
+    generator = torch.Generator().manual_seed(seed)
+    radius = radius.to(x).clamp(max=float(torch.linalg.vector_norm(torch.ones(x[0].numel()), ORDERS[norm])))
+    best = Attacked(x, score(x).detach())
+    for attempt in range(settings.restarts):
+        start = torch.zeros_like(x.flatten(1))
+        if attempt:
+            start = torch.randn(start.shape, generator=generator).to(start)
+            start = project(start * radius[:, None], radius, norm)
+        best = _better(best, _descend(score, x, start, radius, norm, domain, settings))
+    return best
+
+
+def library_attacks(score: Score, x: Tensor, radius: Tensor, norm: str, seed: int = 0) -> Attacked:
+    """Run torchattacks' PGD (linf) or PGDL2 (l2) at each input's own radius, points kept in the unit box.
+
+    x: (N, *shape) images; inputs are attacked one radius at a time. Raises UsageError for l1, which it does not know.
+    """
+    import torchattacks
+
+    makers = {"l2": torchattacks.PGDL2, "linf": torchattacks.PGD}
+    if norm not in makers:
+        raise unknown("norm for torchattacks", norm, makers)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        points = [
+            makers[norm](_TwoLogits(score), eps=float(r), alpha=2.5 * float(r) / 20, steps=20)(
+                image[None], torch.ones(1, dtype=torch.long)
+            )
+            for image, r in zip(x, radius.tolist(), strict=True)
+        ]
+    points = torch.cat(points)
+    delta = project((points - x).flatten(1), radius.to(x), norm)
+    points = x + delta.view_as(x)
+    return Attacked(points, score(points).detach())
+
+
+def project(delta: Tensor, radius: Tensor, norm: str) -> Tensor:
+    """Return the point of each ball of radius (N,) nearest to delta (N, d) (l1, linf: nearest in l2)."""
+    if norm == "linf":
+        return delta.clamp(-radius[:, None], radius[:, None])
+    if norm == "l2":
+        size = torch.linalg.vector_norm(delta, dim=1)
+        return delta * (radius / size.clamp(min=1e-30)).clamp(max=1)[:, None]
+    return _project_l1(delta, radius)
+
+
+def _project_l1(delta: Tensor, radius: Tensor) -> Tensor:
+    """Soft-threshold each row so that its l1 norm is the radius. Source: Duchi et al., ICML 2008, figure 1."""
+    size = delta.abs()
+    ordered = size.sort(dim=1, descending=True).values
+    count = torch.arange(1, delta.shape[1] + 1, device=delta.device, dtype=delta.dtype)
+    excess = (ordered.cumsum(dim=1) - radius[:, None]) / count
+    last = (ordered > excess).sum(dim=1, keepdim=True).clamp(min=1) - 1
+    threshold = excess.gather(1, last).clamp(min=0)
+    shrunk = delta.sign() * (size - threshold).clamp(min=0)
+    return torch.where((size.sum(dim=1) <= radius)[:, None], delta, shrunk)
+
+
+def steepest(gradient: Tensor, norm: str) -> Tensor:
+    """Return the directions (N, d) of unit norm that lower a linear score most; for l1 spread over the top 1 %."""
+    if norm == "linf":
+        return -gradient.sign()
+    if norm == "l2":
+        return -gradient / torch.linalg.vector_norm(gradient, dim=1, keepdim=True).clamp(min=1e-30)
+    count = max(1, gradient.shape[1] // 100)
+    top = gradient.abs().topk(count, dim=1).indices
+    direction = torch.zeros_like(gradient).scatter(1, top, -gradient.gather(1, top).sign())
+    return direction / count
+
+
+def _descend(
+    score: Score,
+    x: Tensor,
+    delta: Tensor,
+    radius: Tensor,
+    norm: str,
+    domain: str,
+    settings: AttackSettings,
+) -> Attacked:
+    best = Attacked(x, torch.full_like(radius, torch.inf))
+    for step in range(settings.steps + 1):
+        points = _inside(x, delta, radius, norm, domain).requires_grad_()
+        with torch.enable_grad():
+            value = score(points)
+            (gradient,) = torch.autograd.grad(value.sum(), points)
+        best = _better(best, Attacked(points.detach(), value.detach()))
+        # Long steps first, short ones to settle.
+        length = settings.step_share * radius * (1 - step / (settings.steps + 1)) / settings.steps**0.5
+        if domain == "box":  # a coordinate at its bound must not use up the step
+            gradient = gradient.masked_fill(
+                (points <= 0) & (gradient > 0) | (points >= 1) & (gradient < 0), 0.0
+            )
+        move = length[:, None] * steepest(gradient.flatten(1), norm)
+        delta = project((points.detach() - x).flatten(1) + move, radius, norm)
+    return best
+
+
+def _inside(x: Tensor, delta: Tensor, radius: Tensor, norm: str, domain: str) -> Tensor:
+    """Return points of the ball (and box); clipping to the box shrinks every |delta_i|, so it stays in the ball."""
+    size = torch.linalg.vector_norm(delta, ord=ORDERS[norm], dim=1)
+    delta = delta * ((1 - INSIDE) * radius / size.clamp(min=1e-30)).clamp(max=1)[:, None]
+    points = x + delta.view_as(x)
+    return points.clamp(0, 1) if domain == "box" else points
+
+
+def _better(one: Attacked, other: Attacked) -> Attacked:
+    lower = other.scores < one.scores
+    shape = (-1,) + (1,) * (one.points.dim() - 1)
+    return Attacked(
+        torch.where(lower.view(shape), other.points, one.points), torch.where(lower, other.scores, one.scores)
+    )
+
+
+class _TwoLogits(nn.Module):
+    """Presents a score as two logits, (0, score): torchattacks lowers the logit of label 1."""
+
+    def __init__(self, score: Score) -> None:
+        super().__init__()
+        self.score = score
+        self.anchor = nn.Parameter(
+            torch.zeros(()), requires_grad=False
+        )  # says on which device the model lives
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = self.score(x)
+        return torch.stack([torch.zeros_like(value), value], dim=1)
