@@ -1,0 +1,91 @@
+"""The summary as text for the terminal, at most 110 columns wide."""
+
+import textwrap
+
+import numpy as np
+import pandas as pd
+
+from bench.contract import Outcome
+from bench.summary import floor_digits
+
+WIDTH = 110
+NAME_WIDTH = 35
+# Misclassified inputs are what is missing from the first recall.
+REPORTED = [outcome for outcome in Outcome if outcome not in (Outcome.CERTIFIED, Outcome.MISCLASSIFIED)]
+LEGEND = (
+    "rec1, rec0: recall of the sensitive and of the other class. median, mean: certified radius over all sensitive "
+    "test inputs, 0 where not certified. @r: certified accuracy at r in %. Radii and shares are cut, never rounded "
+    "up. (box): perturbed inputs stay in [0, 1]. *: converted from another norm. p: holds with probability "
+    "1 - alpha. !: threshold balanced on test data."
+)
+
+
+def render_summary(summary: pd.DataFrame) -> str:
+    """Return the summary as text: one small table for each data set and norm, then why inputs
+    that were predicted sensitive were not certified."""
+    blocks = []
+    for (dataset, norm), panel in summary.groupby(["dataset", "norm"], sort=True):
+        inputs, seeds = panel["inputs"].max(), panel["seeds"].max()
+        head = f"{dataset}, {norm}: {inputs} sensitive test inputs, {seeds} seed{'s' if seeds > 1 else ''}"
+        lines = [head, _header(panel.iloc[0]), *(_line(row) for _, row in panel.iterrows())]
+        blocks.append("\n".join(lines + _shortfalls(panel)))
+    return "\n\n".join([*blocks, textwrap.fill(LEGEND, WIDTH)])
+
+
+def curve_name(row: pd.Series) -> str:
+    """Return ``method/certificate`` with its marks."""
+    marks = "*" * (not row["native"]) + "p" * (row["guarantee"] == "probabilistic")
+    marks += "!" * (row["calibrated_on"] == "test")
+    box = " (box)" if row["domain"] == "box" else ""
+    return f"{row['method']}/{row['certificate']}{box}{' ' + marks if marks else ''}"
+
+
+def _header(row: pd.Series) -> str:
+    named = "".join(f"{f'@{radius:.3g}':>9}" for radius in _named(row, "radius"))
+    return f"  {'':{NAME_WIDTH}}{'rec1':>7}{'rec0':>7}{'median':>9}{'mean':>9}{named}{'s/cert':>9}"
+
+
+def _line(row: pd.Series) -> str:
+    name = curve_name(row)
+    if len(name) > NAME_WIDTH:
+        name = f"{name[: NAME_WIDTH - 13]}..{name[-11:]}"
+    recalls = f"{_percent(row['recall_sensitive']):>7}{_percent(row['recall_other']):>7}"
+    if _does_not_apply(row):
+        return f"  {name:{NAME_WIDTH}}{recalls}  not certified in this norm"
+    radii = f"{_radius(row['median_radius']):>9}{_radius(row['mean_radius']):>9}"
+    accuracies = "".join(f"{_percent(share):>9}" for share in _named(row, "certified_accuracy"))
+    return f"  {name:{NAME_WIDTH}}{recalls}{radii}{accuracies}{_seconds(row['seconds_per_certificate']):>9}"
+
+
+def _named(row: pd.Series, what: str) -> list[float]:
+    """Values of the first three named radii; a table in a terminal has no room for more."""
+    values = [row.get(f"{what}_{number}") for number in (1, 2, 3)]
+    return [value for value in values if value is not None and not pd.isna(value)]
+
+
+def _shortfalls(panel: pd.DataFrame) -> list[str]:
+    """Lines that say how many inputs of which curve ended otherwise than certified."""
+    parts = []
+    for _, row in panel.iterrows():
+        counts = [f"{row[str(outcome)]} {outcome}" for outcome in REPORTED if row[str(outcome)]]
+        if counts and not _does_not_apply(row):
+            parts.append(f"{row['method']}/{row['certificate']} {', '.join(counts)}")
+    text = f"not certified: {'; '.join(parts)}"
+    return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ") if parts else []
+
+
+def _does_not_apply(row: pd.Series) -> bool:
+    return bool(row[str(Outcome.UNSUPPORTED)]) and not row[str(Outcome.CERTIFIED)]
+
+
+def _percent(share: float) -> str:
+    # 1e-9 makes up for a share such as 0.29 that is stored a hair below itself.
+    return "-" if np.isnan(share) else f"{np.floor(share * 1000 + 1e-9) / 10:.1f}"
+
+
+def _radius(radius: float) -> str:
+    return f"{floor_digits(radius, 4):.4g}"
+
+
+def _seconds(seconds: float) -> str:
+    return "-" if np.isnan(seconds) else f"{seconds:.2g}"
