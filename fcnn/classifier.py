@@ -1,7 +1,5 @@
 """Feature-convex classifier: score(x) = g(phi(x)) - threshold with g convex; sensitive iff the score is positive."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
@@ -13,16 +11,17 @@ from fcnn.certificates import NORMS
 from fcnn.feature_maps import FeatureMap, Identity
 from fcnn.networks import ConvexNetwork, float64_copy
 
-MEMORY_BUDGET = 2**28
+MEMORY_BUDGET = 2**27
 BYTES_PER_FLOAT64 = 8
 
 
 class FeatureConvexClassifier(nn.Module):
     """Binary classifier whose sensitive class has closed-form certified radii, (N, *shape) -> (N,).
 
-    ``score`` follows the network's dtype and mode and can be trained through. ``predict``, ``tangent`` and ``certify`` work on
-    one and the same function, the network in evaluation mode and float64, so that no input gets a radius that
-    ``predict`` does not call sensitive. Source: Pfrommer, Anderson, Piet, Sojoudi (NeurIPS 2023), definition 2.1.
+    ``score`` follows the network's dtype and mode and can be trained through. ``predict``, ``tangent`` and
+    ``certify`` work on one and the same function, the network in evaluation mode and float64, so that no input gets
+    a radius that ``predict`` does not call sensitive.
+    Source: Pfrommer, Anderson, Piet, Sojoudi (NeurIPS 2023), the definition of feature-convex classifiers.
     """
 
     def __init__(
@@ -107,9 +106,13 @@ class FeatureConvexClassifier(nn.Module):
 
 
 def check_inputs(x: Tensor) -> None:
-    """Raise ValueError unless x is a non-empty batch (N, *shape) of finite numbers."""
-    if x.ndim < 2 or len(x) == 0:
-        raise ValueError(f"expected a non-empty batch of shape (N, *shape), got {tuple(x.shape)}")
+    """Raise ValueError unless x is a batch (N, *shape) of finite floating-point numbers."""
+    if x.ndim < 2:
+        raise ValueError(
+            f"expected a batch of shape (N, *shape), got {tuple(x.shape)}: add the batch dimension"
+        )
+    if not x.is_floating_point():
+        raise ValueError(f"inputs are {x.dtype}: scale them to [0, 1] in float32 or float64")
     if not bool(x.isfinite().all()):
         index = int((~x.isfinite()).flatten(1).any(1).nonzero()[0])
         raise ValueError(f"input {index} holds NaN or infinity: only finite inputs have a score")

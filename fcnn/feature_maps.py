@@ -1,7 +1,5 @@
 """Feature maps phi with known Lipschitz constants; a classifier's score is a convex network of phi(x)."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,27 +14,28 @@ from fcnn.certificates import check_norm
 class FeatureMap(nn.Module, ABC):
     """Base class of feature maps: x (N, *shape) -> phi(x) (N, *feature shape).
 
-    A new map needs ``forward``, ``lipschitz`` and ``feature_shape``. It may hold parameters of its own and be trained with
-    the network: any 1-Lipschitz network is a feature map that returns 1.0 for its norm and refuses the others::
+    A new map needs ``forward``, ``lipschitz`` and ``feature_shape``. It may hold parameters of its own and be trained
+    with the network; any 1-Lipschitz network is a feature map, in its own norm. A linear one::
 
-        class Rotation(FeatureMap):
+        class Mixing(FeatureMap):
             def __init__(self, dimension):
                 super().__init__()
-                self.layer = torch.nn.utils.parametrizations.orthogonal(torch.nn.Linear(dimension, dimension))
+                self.layer = torch.nn.Linear(dimension, dimension)
 
             def forward(self, x):
                 return self.layer(x)
 
             def lipschitz(self, norm):
                 if norm != "l2":
-                    raise ValueError(f"Rotation has no Lipschitz constant in {norm!r}; choose l2")
-                return 1.0
+                    raise ValueError(f"Mixing has no Lipschitz constant in {norm!r}; choose l2")
+                return float(torch.linalg.matrix_norm(self.layer.weight.double(), ord=2)) * (1 + 1e-9)
 
             def feature_shape(self, input_shape):
                 return tuple(input_shape)
 
-    A promised constant that is too small makes certificates false: it must hold for every pair of inputs, also in
-    float64. A map that acts on each coordinate alone can also offer ``tangent_decrease_weights``, for larger radii.
+    A constant that is too small makes certificates false, and they are taken in float64: a layer made orthogonal in
+    float32 is 1-Lipschitz only up to 1e-7, and must say so. A map that acts on each coordinate alone can also offer
+    ``tangent_decrease_weights``, for larger radii.
     """
 
     @abstractmethod
@@ -131,8 +130,10 @@ def _as_float(values: Any) -> Tensor:
 def _centred(x: Tensor, mean: Tensor) -> Tensor:
     """Return x - mean in the dtype of x; raise ValueError when the mean does not broadcast to one input."""
     shape = x.shape[1:]
-    fits = mean.ndim <= len(shape) and all(
-        size in (1, wanted) for size, wanted in zip(mean.shape[::-1], shape[::-1], strict=False)
+    fits = (
+        x.ndim >= 2
+        and mean.ndim <= len(shape)
+        and all(size in (1, wanted) for size, wanted in zip(mean.shape[::-1], shape[::-1], strict=False))
     )
     if not fits:
         raise ValueError(

@@ -6,12 +6,11 @@ Source: Amos, Xu, Kolter, "Input Convex Neural Networks" (ICML 2017), propositio
 Anderson, Piet, Sojoudi, "Asymmetric Certified Robustness via Feature-Convex Neural Networks" (NeurIPS 2023).
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from itertools import pairwise
 from typing import Any, Self, TypeVar
 
@@ -146,7 +145,7 @@ class ConvexMLP(ConvexNetwork):
     def from_arrays(
         cls, input_weights: Sequence[Any], biases: Sequence[Any], hidden_weights: Sequence[Any]
     ) -> Self:
-        """Build the network from arrays or tensors, in their own floating dtype.
+        """Build the network from arrays or tensors, in their own dtype (float32 at least).
 
         input_weights[k]: (width_k, d) acts on the input; biases[k]: (width_k,); hidden_weights[k]:
         (width_{k+1}, width_k) >= 0; the last width is 1. Raises ValueError naming the array that does not fit.
@@ -155,7 +154,10 @@ class ConvexMLP(ConvexNetwork):
             [torch.as_tensor(array) for array in group] for group in (input_weights, biases, hidden_weights)
         )
         _check_arrays(inputs, offsets, hidden)
-        network = cls(inputs[0].shape[1], [len(offset) for offset in offsets[:-1]]).to(inputs[0].dtype)
+        dtype = reduce(
+            torch.promote_types, [tensor.dtype for tensor in inputs + offsets + hidden], torch.float32
+        )
+        network = cls(inputs[0].shape[1], [len(offset) for offset in offsets[:-1]]).to(dtype)
         with torch.no_grad():
             network.first.weight.copy_(inputs[0])
             for layer, weight in zip(network.passthroughs, inputs[1:], strict=True):
@@ -191,14 +193,11 @@ class ConvexMLP(ConvexNetwork):
         }
 
     def floats_per_input(self, feature_shape: Sequence[int]) -> int:
+        self._check_shape(feature_shape)
         return 3 * self.in_features + 3 * sum(self.hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim < 2 or math.prod(x.shape[1:]) != self.in_features:
-            raise ValueError(
-                f"expected features of shape (N, ...) with {self.in_features} values per example, "
-                f"got {tuple(x.shape)}"
-            )
+        self._check_shape(x.shape[1:])
         x = x.flatten(1)
         score = self.first(x)
         for index, layer in enumerate(self.hidden_layers):
@@ -206,6 +205,12 @@ class ConvexMLP(ConvexNetwork):
             if self.passthrough:
                 score = score + self.passthroughs[index](x)
         return score.squeeze(1)
+
+    def _check_shape(self, shape: Sequence[int]) -> None:
+        if len(shape) == 0 or math.prod(shape) != self.in_features:
+            raise ValueError(
+                f"one input's features have shape {tuple(shape)}: expected {self.in_features} values"
+            )
 
 
 class ConvexBlock(nn.Module):
@@ -275,6 +280,7 @@ class ConvexConvNet(ConvexNetwork):
         _check_convnet_settings(self._settings)
         self.in_channels = in_channels
         self.pool = pool
+        self.passthrough = passthrough
         self.pool_size = pool_size
         self.readout_grid = readout_grid
         self.linear_grid = linear_grid
@@ -295,7 +301,8 @@ class ConvexConvNet(ConvexNetwork):
         return dict(self._settings)
 
     def floats_per_input(self, feature_shape: Sequence[int]) -> int:
-        # Convolutions in float64 on a CPU unfold their input: kernel^2 copies of it, at the output's resolution.
+        self._check_shape(feature_shape)
+        # Convolutions in float64 on a CPU unfold their input: kernel^2 copies at the output's resolution.
         height, width = (math.ceil(size / self.first.stride[0]) for size in feature_shape[-2:])
         unfolded_first = self.first.weight[0].numel() * height * width
         hidden = self.first.out_channels * height * width // self.pool_size**2
@@ -303,18 +310,23 @@ class ConvexConvNet(ConvexNetwork):
         return 3 * math.prod(feature_shape) + unfolded_first + hidden * (kernel**2 + 4 * len(self.blocks) + 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(
-                f"expected features of shape (N, {self.in_channels}, H, W), got {tuple(x.shape)}"
-            )
+        self._check_shape(x.shape[1:])
         z = self._pool_by_size(functional.relu(self.first_norm(self.first(x))))
-        small = functional.adaptive_avg_pool2d(x, z.shape[-2:]) if self._settings["passthrough"] else x
+        small = functional.adaptive_avg_pool2d(x, z.shape[-2:]) if self.passthrough else x
         for block in self.blocks:
             z = block(z, small)
         score = self.readout(self._pool_to_grid(z).flatten(1))
         if self.linear is not None:
             score = score + self.linear(functional.adaptive_avg_pool2d(x, self.linear_grid).flatten(1))
         return score.squeeze(1)
+
+    def _check_shape(self, shape: Sequence[int]) -> None:
+        smallest = self.first.stride[0] * self.pool_size
+        if len(shape) != 3 or shape[0] != self.in_channels or min(shape[1:]) < smallest:
+            raise ValueError(
+                f"one input's features have shape {tuple(shape)}: expected ({self.in_channels}, H, W) "
+                f"with H, W >= {smallest}"
+            )
 
     def _pool_by_size(self, z: Tensor) -> Tensor:
         if self.pool_size == 1:
@@ -339,25 +351,12 @@ def _require_positive(**values: int) -> None:
 
 
 def _check_convnet_settings(settings: dict[str, Any]) -> None:
-    counts = (
-        "in_channels",
-        "features",
-        "depth",
-        "first_kernel",
-        "kernel",
-        "first_stride",
-        "pool_size",
-        "readout_grid",
-    )
-    _require_positive(**{name: settings[name] for name in counts})
+    other = {"kernel", "pool", "linear_grid", "passthrough", "batch_norm", "hidden_init"}
+    _require_positive(**{name: value for name, value in settings.items() if name not in other})
     if settings["linear_grid"] < 0:
-        raise ValueError(
-            f"linear_grid = {settings['linear_grid']}: must be 0 (no linear part) or a grid size"
-        )
-    if settings["kernel"] % 2 == 0:
-        raise ValueError(
-            f"kernel = {settings['kernel']}: must be odd, so that residual blocks keep the image size"
-        )
+        raise ValueError(f"linear_grid = {settings['linear_grid']}: must be 0 (none) or a grid size")
+    if settings["kernel"] % 2 != 1:
+        raise ValueError(f"kernel = {settings['kernel']}: must be odd, for residual blocks to keep the size")
     if settings["pool"] not in POOLS:
         raise ValueError(f"pool = {settings['pool']!r}: choose one of {', '.join(POOLS)}")
 
