@@ -6,12 +6,13 @@ import os
 import struct
 import sys
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from bench.data.raw import RawData, check_memory
+from bench.data.raw import RawData, check_memory, reason
 from bench.errors import UsageError
 
 CIFAR_PIXELS = 3 * 32 * 32
@@ -128,9 +129,11 @@ def download(name: str, cache_dir: Path, mirror: str | None) -> RawData:
     paths = [_fetch(file, url, cache_dir / name, name) for file in remote.files]
     try:
         arrays = _read_cifar(paths[0]) if len(paths) == 1 else _read_idx_files(paths)
-    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+    except UsageError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
         raise UsageError(
-            f"cannot read the download {name} in {cache_dir / name} ({error}): delete that folder and try again"
+            f"cannot read the download {name} in {cache_dir / name} ({reason(error)}): delete that folder and try again"
         ) from error
     return RawData(*arrays, classes=remote.classes, origin=url)
 
@@ -155,8 +158,7 @@ def _fetch(file: RemoteFile, url: str, folder: Path, name: str) -> Path:
             pooch.retrieve(address, f"sha256:{file.sha256}", fname=file.name, path=folder, downloader=capped)
         )
     except requests.RequestException as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UsageError(f"cannot download {address} ({reason}): {other_ways}") from error
+        raise UsageError(f"cannot download {address} ({reason(error)}): {other_ways}") from error
     except OSError as error:
         raise UsageError(
             f"cannot write {file.name} to the cache {folder} ({error.strerror or error}): free some space or set "

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from bench.data.raw import RawData, check_memory
+from bench.data.raw import RawData, check_memory, reason
 from bench.errors import UsageError
 
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "WEBP")  # no format whose decoder starts another program
@@ -112,9 +112,9 @@ def _read_header(path: Path, label: int) -> Picture:
 
 
 def _unreadable(path: Path, error: Exception) -> UsageError:
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
     return UsageError(
-        f"cannot read the picture {str(path)!r} ({reason}): repair or remove it; readable are {', '.join(FORMATS)}"
+        f"cannot read the picture {str(path)!r} ({reason(error)}): repair or remove it; "
+        f"readable are {', '.join(FORMATS)}"
     )
 
 

@@ -14,7 +14,7 @@ from bench.data.downloads import REMOTES, default_cache_dir, download
 from bench.data.embedded import EMBEDDED
 from bench.data.folders import read_folder
 from bench.data.npz import OPTIONAL, REQUIRED, read_npz
-from bench.data.raw import RawData, check, restrict
+from bench.data.raw import RawData, check, reason, restrict
 from bench.errors import UsageError, unknown
 
 GROUP = "certbench.datasets"
@@ -40,17 +40,10 @@ def load_dataset(
     """
     base, pair = _parse_name(name)
     folder = find_data_dir(data_dir)
-    found = _read(base, folder, cache_dir, mirror)
-    known = KNOWN.get(base)
-    if found is None and known is not None and known.part_of is not None:
-        found = _read(known.part_of, folder, cache_dir, mirror)
-        if isinstance(found, RawData):
-            found = restrict(check(found), (known.sensitive, known.other))
-    if found is None:
-        raise _not_found(base, folder)
+    found = _find(base, folder, cache_dir, mirror)
     if isinstance(found, Dataset):
-        return found
-    raw = check(found)
+        return _as_registered(found, name, sensitive)
+    raw, known = check(found), KNOWN.get(base)
     if pair is not None:
         classes = _split_pair(pair, raw)
         raw, sensitive = restrict(raw, classes), classes[0] if sensitive is None else sensitive
@@ -83,7 +76,7 @@ def find_data_dir(data_dir: str | Path | None = None) -> Path | None:
     except (OSError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
-        raise UsageError(f"data folder {str(folder)!r} cannot be read ({error}): {told}") from error
+        raise UsageError(f"data folder {str(folder)!r} cannot be read ({reason(error)}): {told}") from error
     return folder
 
 
@@ -104,6 +97,20 @@ def _split_pair(pair: str, raw: RawData) -> tuple[str, str]:
         if pair[:dash] in choices and pair[dash + 1 :] in choices:
             return pair[:dash], pair[dash + 1 :]
     raise UsageError(f"bad pair {pair!r} of {raw.origin}: write A-B with two of the classes {raw.listed()}")
+
+
+def _find(
+    base: str, folder: Path | None, cache_dir: str | Path | None, mirror: str | None
+) -> RawData | Dataset:
+    """Return the data set, cut from a larger one if need be; raise UsageError when it is nowhere."""
+    found, known = _read(base, folder, cache_dir, mirror), KNOWN.get(base)
+    if found is None and known is not None and known.part_of is not None:
+        whole = _read(known.part_of, folder, cache_dir, mirror)
+        if isinstance(whole, RawData):
+            found = restrict(check(whole), (known.sensitive, known.other))
+    if found is None:
+        raise _not_found(base, folder)
+    return found
 
 
 def _read(
@@ -135,7 +142,7 @@ def _call(entry: EntryPoint) -> RawData | Dataset:
         result = entry.load()()
     except Exception as error:  # the code of another package may raise anything; the user needs its name
         raise UsageError(
-            f"data set {entry.name!r} failed to load ({type(error).__name__}: {error}): "
+            f"data set {entry.name!r} failed to load ({type(error).__name__}: {reason(error)}): "
             f"repair or uninstall the package that registers {entry.value}"
         ) from error
     if isinstance(result, Dataset):
@@ -153,6 +160,16 @@ def _call(entry: EntryPoint) -> RawData | Dataset:
         origin=entry.value,
         feature_names=None if features is None else tuple(map(str, features)),
     )
+
+
+def _as_registered(dataset: Dataset, name: str, sensitive: str | int | None) -> Dataset:
+    """Return a finished data set of another package; its name and its sensitive class are its own."""
+    if dataset.name != name or sensitive not in (None, dataset.classes[0]):
+        raise UsageError(
+            f"data set {dataset.name!r} is registered ready-made, with {dataset.classes[0]!r} sensitive: "
+            f"ask for {dataset.name!r} without :A-B and --sensitive"
+        )
+    return dataset
 
 
 def _choose_sensitive(raw: RawData, name: str, known: Known | None, sensitive: str | int | None) -> str | int:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from bench.data.raw import RawData, check_memory
+from bench.data.raw import RawData, check_memory, reason
 from bench.errors import UsageError
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
@@ -20,6 +20,8 @@ MAX_NAME_LENGTH = 200
 def read_npz(path: Path) -> RawData:
     """Read x_train, y_train, x_test, y_test and optionally classes and feature_names; raise UsageError."""
     try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise OSError("not a regular file")
         with zipfile.ZipFile(path) as archive:
             return _read_archive(archive, str(path))
     except UsageError:
@@ -27,9 +29,8 @@ def read_npz(path: Path) -> RawData:
     except (
         Exception
     ) as error:  # the parsers of a damaged file raise almost anything; all of it means unreadable
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UsageError(
-            f"cannot read {path} ({reason}): the file is damaged or cut off, or not an .npz; "
+            f"cannot read {path} ({reason(error)}): the file is damaged or cut off, or not an .npz; "
             "write it again with numpy.savez_compressed"
         ) from error
 
@@ -98,9 +99,7 @@ def _parse_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     with archive.open(f"{name}.npy") as stream:
-        array = npy.read_array(stream, allow_pickle=False)
-        stream.read(1)  # reaching the end makes zipfile compare the checksum
-    return array
+        return npy.read_array(stream, allow_pickle=False)  # zipfile compares the checksum at the last byte
 
 
 def _names(array: np.ndarray, name: str, origin: str) -> tuple[str, ...]:

@@ -51,12 +51,12 @@ def check(raw: RawData) -> RawData:
     for split in ("train", "test"):
         x, y = getattr(raw, f"x_{split}"), getattr(raw, f"y_{split}")
         _check_labels(y, split, raw.origin)
+        _check_values(x, split, raw)
         if len(x) != len(y):
             raise UsageError(
                 f"x_{split} and y_{split} of {raw.origin} have {len(x)} and {len(y)} entries; "
                 "they must be equally long: write one label per example"
             )
-        _check_values(x, split, raw)
     if raw.x_train.shape[1:] != raw.x_test.shape[1:]:
         raise UsageError(
             f"examples of {raw.origin} have shape {raw.x_train.shape[1:]} in x_train and "
@@ -161,6 +161,11 @@ def restrict(raw: RawData, pair: Iterable[str | int]) -> RawData:
         y_test=raw.y_test[test],
         classes=tuple(raw.classes[raw.labels.index(label)] for label in kept),
     )
+
+
+def reason(error: Exception) -> str:
+    """What an error says, on one line of bounded length, for use inside another message."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def memory_limit() -> int:
