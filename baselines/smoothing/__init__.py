@@ -1,0 +1,28 @@
+"""Randomized smoothing: noise, votes, confidence bounds, radii, the derandomised splitting method, training losses."""
+
+from baselines.smoothing.calibration import balanced_threshold, decision_scores
+from baselines.smoothing.classifier import SmoothedClassifier, TwoStage, stage_seed
+from baselines.smoothing.confidence import lower_bound, upper_bound, votes_needed
+from baselines.smoothing.losses import NoisyLoss
+from baselines.smoothing.noise import add_noise
+from baselines.smoothing.radii import NATIVE_NORMS, NOISES, radii, radius
+from baselines.smoothing.votes import count_votes, noisy_scores
+
+__all__ = [
+    "NATIVE_NORMS",
+    "NOISES",
+    "NoisyLoss",
+    "SmoothedClassifier",
+    "TwoStage",
+    "add_noise",
+    "balanced_threshold",
+    "count_votes",
+    "decision_scores",
+    "lower_bound",
+    "noisy_scores",
+    "radii",
+    "radius",
+    "stage_seed",
+    "upper_bound",
+    "votes_needed",
+]

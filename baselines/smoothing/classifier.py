@@ -1,0 +1,112 @@
+"""The smoothed classifier: predicts by confident majority, bounds the probability of the sensitive class."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from baselines.smoothing.confidence import lower_bound, upper_bound
+from baselines.smoothing.votes import count_votes
+
+# Stages of sampling; each has draws of its own, so that no bound ever sees draws that chose it.
+FIRST_LOOK, SECOND_LOOK, PILOT, COUNT = range(4)
+
+RadiusOf = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class TwoStage:
+    """How a pilot chooses the number of draws per input.
+
+    pilot: draws of the first stage, which only choose; radius_of: the radius (any one norm) of lower bounds p;
+    tolerance: how much of the radius at full draws, in the units of ``radius_of``, an input may be expected to lose.
+    """
+
+    pilot: int
+    radius_of: RadiusOf
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class SmoothedClassifier:
+    """g(x) = sensitive iff P(model(x + noise) > threshold) > 1/2 (Cohen, Rosenfeld, Kolter 2019).
+
+    model: network (N, *shape) -> (N,) in evaluation mode; noise, sigma: see ``radii``; alpha: probability with which an
+    answer may be wrong, per input and call; memory_budget: see ``count_votes``.
+    """
+
+    model: nn.Module
+    noise: str
+    sigma: float
+    alpha: float = 0.001
+    threshold: float = 0.0
+    memory_budget: int | None = None
+
+    def predict(self, x: Tensor, *, draws: int, draws_first: int, seed: int) -> Tensor:
+        """Return (N,) int8: 1 sensitive, 0 not sensitive, -1 abstains; wrong with probability at most alpha.
+
+        All inputs get ``draws_first`` draws, the undecided ones ``draws`` fresh ones; each look may fail with alpha / 2.
+        """
+        votes = self._count(x, draws_first, seed, FIRST_LOOK)
+        answer = self._decide(votes, draws_first)
+        undecided = np.flatnonzero(answer < 0)
+        if len(undecided):
+            votes = self._count(x[torch.from_numpy(undecided).to(x.device)], draws, seed, SECOND_LOOK)
+            answer[undecided] = self._decide(votes, draws)
+        return torch.from_numpy(answer)
+
+    def p_lower(
+        self, x: Tensor, *, draws: int, seed: int, two_stage: TwoStage | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return (N,) lower bounds on the probability of the sensitive class and (N,) the draws they count.
+
+        Each bound fails with probability at most alpha. With ``two_stage`` a pilot chooses how many draws, at most
+        ``draws``, an input gets; its own draws are not counted, so the bound stays exact.
+        """
+        wanted = np.full(len(x), draws)
+        if two_stage is not None:
+            pilot_votes = self._count(x, two_stage.pilot, seed, PILOT)
+            wanted = plan_draws(pilot_votes, draws, self.alpha, two_stage)
+        votes = self._count(x, wanted, seed, COUNT)
+        return lower_bound(votes, wanted, self.alpha), wanted
+
+    def _count(self, x: Tensor, draws: int | np.ndarray, seed: int, stage: int) -> np.ndarray:
+        return count_votes(
+            self.model,
+            x,
+            self.noise,
+            self.sigma,
+            draws,
+            seed=stage_seed(seed, stage),
+            threshold=self.threshold,
+            memory_budget=self.memory_budget,
+        )
+
+    def _decide(self, votes: np.ndarray, draws: int) -> np.ndarray:
+        # If the truth is one class, only the bound on the other side can err: one-sided bounds at alpha / 2 per look.
+        sensitive = lower_bound(votes, draws, self.alpha / 2) > 0.5
+        other = upper_bound(votes, draws, self.alpha / 2) < 0.5
+        return np.where(sensitive, 1, np.where(other, 0, -1)).astype(np.int8)
+
+
+def plan_draws(pilot_votes: np.ndarray, draws: int, alpha: float, two_stage: TwoStage) -> np.ndarray:
+    """Return (N,) the smallest numbers of draws whose expected radius falls short by at most the tolerance.
+
+    pilot_votes: (N,) sensitive votes among ``two_stage.pilot`` draws. The radius is the one expected if the share of
+    votes stays that of the pilot; an input that the pilot shows to be hopeless (it would abstain) gets no draws.
+    """
+    share = pilot_votes / two_stage.pilot
+    choices = np.unique(np.geomspace(max(1, draws // 100), draws, 25).round().astype(np.int64))
+    votes = np.floor(share[:, None] * choices)
+    radius = two_stage.radius_of(lower_bound(votes, choices, alpha))
+    enough = radius >= radius[:, -1:] - two_stage.tolerance
+    planned = choices[np.argmax(enough, axis=1)]
+    hopeless = upper_bound(pilot_votes, two_stage.pilot, alpha) < 0.5
+    return np.where(hopeless, 0, planned)
+
+
+def stage_seed(seed: int, stage: int) -> int:
+    """Return the seed of one stage of sampling."""
+    return int(np.random.SeedSequence(seed, spawn_key=(stage,)).generate_state(1, np.uint64)[0])

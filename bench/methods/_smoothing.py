@@ -1,0 +1,181 @@
+"""What the adapters of randomized smoothing share: settings, training with noise, calibration, certification."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from baselines.networks import build_network
+from baselines.smoothing import (
+    NATIVE_NORMS,
+    NoisyLoss,
+    SmoothedClassifier,
+    TwoStage,
+    add_noise,
+    balanced_threshold,
+    decision_scores,
+    noisy_scores,
+    radii,
+)
+from bench.calibration import ThresholdedScore
+from bench.contract import Curve, FitContext, LinearScore, Method, Outcome, Radii, TrainingData
+from fcnn.training import TrainSettings, train
+
+# Rough standard deviation of pixels and of min-max scaled table columns, used to normalise noisy inputs.
+DATA_STD = 0.3
+# Noisy copies whose mean score an attack differentiates, and the seed of their noise.
+ATTACK_COPIES = 8
+ATTACK_SEED = 0
+
+
+@dataclass(frozen=True)
+class SmoothingSettings:
+    """Recipe of a smoothed classifier.
+
+    sigma: standard deviation of the noise per coordinate; draws: n of the certificate, and the most that a prediction
+    takes; draws_predict: the first look of a prediction; draws_calibrate: noisy scores per validation input.
+    network: ``auto`` is a small ConvNet for images and the MLP for tables; hidden: the MLP's layers.
+    copies, consistency, entropy, stability: see baselines.smoothing.NoisyLoss.
+    pilot: draws of a first stage that chooses n per input (0: every input gets ``draws``); pilot_tolerance: how much
+    radius, in units of sigma, that choice may cost an input.
+    memory_budget_mb: megabytes that a batch of draws may take (0: a default for the device).
+    """
+
+    sigma: float = 0.75
+    alpha: float = 0.001
+    draws: int = 10_000
+    draws_predict: int = 1_000
+    draws_calibrate: int = 200
+    network: Literal["auto", "mlp", "convnet", "resnet18", "wrn40_2"] = "auto"
+    hidden: tuple[int, ...] = (200, 50)
+    copies: int = 1
+    consistency: float = 0.0
+    entropy: float = 0.5
+    stability: float = 0.0
+    pilot: int = 0
+    pilot_tolerance: float = 0.02
+    memory_budget_mb: float = 0.0
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=30, batch_size=128))
+
+
+class Smoothing(Method):
+    """Base of the three sampled methods; they differ in ``noise`` only."""
+
+    guarantee = "probabilistic"
+    Settings = SmoothingSettings
+    noise: ClassVar[str]
+
+    model: ThresholdedScore
+
+    def curves(self) -> Sequence[Curve]:
+        return [Curve("smoothing", "free", native=NATIVE_NORMS[self.noise])]
+
+    def network(self, input_shape: tuple[int, ...]) -> nn.Module:
+        return smoothing_network(self.settings, input_shape)
+
+    def fit(self, data: TrainingData, context: FitContext) -> None:
+        settings = self.settings
+        loss = NoisyLoss(
+            self.noise,
+            settings.sigma,
+            settings.copies,
+            settings.consistency,
+            settings.entropy,
+            settings.stability,
+        )
+        train(
+            self.model,
+            loss,
+            (data.x, data.y),
+            settings.train,
+            seed=context.seed,
+            checkpoint=context.checkpoint,
+            progress=context.progress,
+        )
+
+    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
+        settings = self.settings
+        scores = noisy_scores(
+            self.model.network,
+            x,
+            self.noise,
+            settings.sigma,
+            settings.draws_calibrate,
+            seed=seed,
+            memory_budget=self._memory_budget,
+        )
+        low, high = decision_scores(scores, settings.draws, settings.alpha / 2)
+        self.model.threshold.fill_(balanced_threshold(low, high, y.cpu().numpy()))
+
+    def score(self, x: Tensor) -> Tensor:
+        """Return the mean score over a few fixed noisy copies: what an attack on the vote can differentiate."""
+        generator = torch.Generator(x.device).manual_seed(ATTACK_SEED)
+        fixed = add_noise(
+            torch.zeros_like(x[:1].expand(ATTACK_COPIES, *x.shape[1:])),
+            self.noise,
+            self.settings.sigma,
+            generator,
+        )
+        return self.model((x[None] + fixed[:, None]).flatten(0, 1)).reshape(ATTACK_COPIES, len(x)).mean(dim=0)
+
+    def predict(self, x: Tensor, seed: int) -> Tensor:
+        settings = self.settings
+        return self._smoothed().predict(
+            x.float(), draws=settings.draws, draws_first=settings.draws_predict, seed=seed
+        )
+
+    def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
+        settings = self.settings
+        dim = math.prod(x.shape[1:])
+        two_stage = None
+        if settings.pilot:
+            norm = NATIVE_NORMS[self.noise][0]
+            two_stage = TwoStage(
+                settings.pilot,
+                lambda p: radii(self.noise, settings.sigma, p, dim, norm),
+                settings.pilot_tolerance * settings.sigma,
+            )
+        p_lower, draws = self._smoothed().p_lower(
+            x.float(), draws=settings.draws, seed=seed, two_stage=two_stage
+        )
+        return {
+            norm: _radii_or_abstain(radii(self.noise, settings.sigma, p_lower, dim, norm), draws)
+            for norm in norms
+        }
+
+    def use_linear(self, weight: Tensor, bias: float) -> None:
+        self.model = ThresholdedScore(LinearScore(weight, bias)).to(self.device).eval()
+
+    @property
+    def _memory_budget(self) -> int | None:
+        return int(self.settings.memory_budget_mb * 2**20) or None
+
+    def _smoothed(self) -> SmoothedClassifier:
+        settings = self.settings
+        return SmoothedClassifier(
+            self.model.network,
+            self.noise,
+            settings.sigma,
+            settings.alpha,
+            float(self.model.threshold),
+            self._memory_budget,
+        )
+
+
+def smoothing_network(settings: SmoothingSettings, input_shape: tuple[int, ...]) -> ThresholdedScore:
+    """Return the untrained network that the settings name, its input normalised to unit scale under the noise."""
+    name = settings.network
+    if name == "auto":
+        name = "convnet" if len(input_shape) == 3 else "mlp"
+    std = math.hypot(DATA_STD, settings.sigma)
+    return ThresholdedScore(build_network(name, input_shape, settings.hidden, std=std)).eval()
+
+
+def _radii_or_abstain(radius: np.ndarray, draws: np.ndarray) -> Radii:
+    """A smoothed classifier whose bound does not clear 1/2 abstains."""
+    outcome = np.where(radius > 0, Outcome.CERTIFIED, Outcome.ABSTAINED)
+    return Radii(radius, outcome, draws=draws)
