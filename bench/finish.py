@@ -1,0 +1,55 @@
+"""From finished cells to what a reader opens: merged tables, curves, summary, figures, run.json."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.curves import certified_curves
+from bench.files import plain
+from bench.plots import draw_run
+from bench.provenance import RunClock, run_record
+from bench.runner import CellJob, Resources
+from bench.store import CURVES, SUMMARY, Store
+from bench.suite import Suite
+from bench.summary import summarise
+from bench.summary_text import render_summary
+
+
+def finish_run(
+    store: Store, suite: Suite, jobs: Sequence[CellJob], resources: Resources, clock: RunClock
+) -> str:
+    """Write everything but the cells themselves into the output folder; return the text for the terminal."""
+    radii, predictions = store.merge(job.folder for job in jobs)
+    store.write_table(CURVES, certified_curves(radii))
+    summary = summarise(radii, predictions, suite.radii)
+    store.write_table(SUMMARY, summary)
+    configuration = {
+        **plain(suite),
+        "sensitive": jobs[0].data.sensitive,
+        "resources": plain(resources),
+    }
+    store.write_run(run_record(configuration, method_metadata(suite), radii, clock))
+    figures = draw_run(store.out)
+    return f"{render_summary(summary)}\n\n{closing_lines(store.out, figures)}"
+
+
+def method_metadata(suite: Suite) -> dict[str, dict[str, Any]]:
+    """What figures and reports say about each method, in the order of the legends."""
+    return {
+        entry.name: {
+            "method": entry.method,
+            "title": entry.title or entry.method_class.title,
+            "reference": entry.method_class.reference,
+            "guarantee": entry.method_class.guarantee,
+        }
+        for entry in suite.methods
+    }
+
+
+def closing_lines(out: Path, figures: Sequence[Path]) -> str:
+    """Where everything is."""
+    lines = [
+        f"Rows, curves and summary: {out}/radii.parquet, {out}/curves.csv, {out}/summary.csv",
+        "Figures:",
+    ]
+    return "\n".join(lines + [f"  {path}" for path in figures if path.suffix == ".png"])
