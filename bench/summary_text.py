@@ -50,6 +50,8 @@ def _line(row: pd.Series) -> str:
     if len(name) > NAME_WIDTH:
         name = f"{name[: NAME_WIDTH - 13]}..{name[-11:]}"
     recalls = f"{_percent(row['recall_sensitive']):>7}{_percent(row['recall_other']):>7}"
+    if row[str(Outcome.ERROR)] and not row[str(Outcome.CERTIFIED)]:
+        return f"  {name:{NAME_WIDTH}}{recalls}  failed"
     if _does_not_apply(row):
         return f"  {name:{NAME_WIDTH}}{recalls}  not certified in this norm"
     radii = f"{_radius(row['median_radius']):>9}{_radius(row['mean_radius']):>9}"

@@ -141,6 +141,12 @@ def test_the_text_fits_and_says_what_kind_each_number_is() -> None:
     assert "(box)" in text and "1 timeout" in text and "1 abstained" in text
 
 
+def test_a_failed_method_is_called_failed_and_shows_no_numbers() -> None:
+    lines = render_summary(summarise(curve_rows("ee", [NAN, NAN]), PREDICTIONS.iloc[:0])).splitlines()
+    assert lines[2].split() == ["fcnn/closed_form", "-", "-", "failed"]
+    assert lines[3].strip() == "not certified: fcnn/closed_form 2 error"
+
+
 def test_run_record_counts_outcomes_and_names_no_machine_or_folder(tmp_path: Path) -> None:
     configuration = {"suite": str(tmp_path / "mine.toml"), "data_dir": tmp_path, "norms": ("l2",)}
     record = run_record(
