@@ -1,0 +1,78 @@
+"""Losses for networks that are certified afterwards: adversarial training and certified training by intervals.
+
+Each is called as loss(model, x, y, done): x (N, *shape) in [0, 1], y (N,) floats with 1 = sensitive, done in [0, 1) the
+share of training done; it returns a scalar. The radius trained for grows linearly from 0 to ``epsilon`` while
+done < ``ramp``.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from baselines.intervals import interval_bounds
+
+
+@dataclass(frozen=True)
+class AdversarialLoss:
+    """Cross-entropy at the worst point that PGD finds in the linf ball and the box (Madry et al., ICLR 2018).
+
+    steps: gradient steps of PGD from a random start; step_share: their length as a share of the radius.
+    """
+
+    epsilon: float
+    ramp: float = 0.5
+    steps: int = 7
+    step_share: float = 0.35
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, done: float) -> Tensor:
+        worst = pgd(model, x, y, ramped(self.epsilon, self.ramp, done), self.steps, self.step_share)
+        return functional.binary_cross_entropy_with_logits(model(worst), y)
+
+
+@dataclass(frozen=True)
+class IntervalLoss:
+    """clean_share x cross-entropy + the rest x cross-entropy of the worst score that interval bounds allow.
+
+    The clean share starts at 1 and falls to ``clean_share`` along the ramp. Source: Gowal et al., "On the Effectiveness
+    of Interval Bound Propagation for Training Verifiably Robust Models" (2018), for linf balls in the box.
+    """
+
+    epsilon: float
+    ramp: float = 0.5
+    clean_share: float = 0.5
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, done: float) -> Tensor:
+        radius = ramped(self.epsilon, self.ramp, done)
+        share = 1 - ramped(1 - self.clean_share, self.ramp, done)
+        clean = functional.binary_cross_entropy_with_logits(model(x), y)
+        lower, upper = interval_bounds(model, (x - radius).clamp(min=0), (x + radius).clamp(max=1))
+        worst = torch.where(y > 0.5, lower, upper)
+        return share * clean + (1 - share) * functional.binary_cross_entropy_with_logits(worst, y)
+
+
+def ramped(value: float, ramp: float, done: float) -> float:
+    """``value`` after a linear rise from 0 over the first ``ramp`` of the training (0: from the start)."""
+    return value * min(1.0, done / ramp) if ramp > 0 else value
+
+
+def pgd(model: nn.Module, x: Tensor, y: Tensor, radius: float, steps: int, step_share: float) -> Tensor:
+    """Points (N, *shape) in the linf balls around x, within [0, 1], that raise the cross-entropy by signed gradients.
+
+    The network is in evaluation mode meanwhile, so that batch statistics are not those of adversarial points.
+    """
+    if radius == 0:
+        return x
+    was_training = model.training
+    model.eval()
+    low, high = (x - radius).clamp(min=0), (x + radius).clamp(max=1)
+    point = low + (high - low) * torch.rand_like(x)
+    for _ in range(steps):
+        point.requires_grad_()
+        loss = functional.binary_cross_entropy_with_logits(model(point), y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, point)
+        with torch.no_grad():
+            point = torch.minimum(torch.maximum(point + step_share * radius * gradient.sign(), low), high)
+    model.train(was_training)
+    return point

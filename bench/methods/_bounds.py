@@ -1,0 +1,132 @@
+"""What the adapters of bound propagation share: settings, three ways to train, and certification."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from baselines.adversarial import AdversarialLoss, IntervalLoss
+from baselines.bounds import BoundedScore, RadiusSearch, SlopeSettings, UnsupportedLayer
+from baselines.networks import build_network
+from bench.calibration import ThresholdedScore, balanced_threshold
+from bench.contract import Curve, FitContext, LinearScore, Method, Outcome, Radii, TrainingData
+from fcnn.training import Loss, TrainSettings, cross_entropy, train
+
+Certificate = Literal[
+    "ibp:free",
+    "ibp:box",
+    "crown_ibp:free",
+    "crown_ibp:box",
+    "crown:free",
+    "crown:box",
+    "alpha_crown:free",
+    "alpha_crown:box",
+]
+
+
+@dataclass(frozen=True)
+class BoundsSettings:
+    """Recipe of a plain network certified by bound propagation.
+
+    network, hidden: see baselines.networks; training: ``standard``, ``adversarial`` (PGD in linf) or ``ibp``.
+    epsilon: linf radius trained for, reached after the share ``ramp`` of the training; attack_steps: PGD steps;
+    clean_share: weight of the ordinary cross-entropy once the ramp is over (``ibp``).
+    certificates: which curves to issue, as method:domain; tolerance: relative width at which the radius search stops;
+    slope_steps, slope_rate: optimiser of alpha-CROWN.
+    """
+
+    network: Literal["mlp", "convnet"] = "mlp"
+    hidden: tuple[int, ...] = (200,)
+    training: Literal["standard", "adversarial", "ibp"] = "standard"
+    epsilon: float = 0.1
+    ramp: float = 0.5
+    attack_steps: int = 7
+    clean_share: float = 0.5
+    certificates: tuple[Certificate, ...] = ("crown:free",)
+    tolerance: float = 1e-3
+    slope_steps: int = 20
+    slope_rate: float = 0.3
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=15, batch_size=128))
+
+
+class BoundPropagation(Method):
+    """Base of the methods that certify a plain network by bounds; they differ in their default recipe."""
+
+    guarantee = "deterministic"
+    Settings = BoundsSettings
+
+    model: ThresholdedScore
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._bounded: BoundedScore | None = None
+        self._bounded_state = ""
+        self._searches: dict[tuple[str, str], RadiusSearch] = {}
+
+    def curves(self) -> Sequence[Curve]:
+        return [Curve(*written.split(":")) for written in self.settings.certificates]
+
+    def network(self, input_shape: tuple[int, ...]) -> nn.Module:
+        settings = self.settings
+        return ThresholdedScore(build_network(settings.network, input_shape, settings.hidden))
+
+    def fit(self, data: TrainingData, context: FitContext) -> None:
+        train(
+            self.model.network,
+            self._loss(),
+            (data.x, data.y),
+            self.settings.train,
+            seed=context.seed,
+            checkpoint=context.checkpoint,
+            progress=context.progress,
+        )
+
+    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
+        with torch.no_grad():
+            scores = torch.cat([self.model(batch) for batch in x.split(self.batch_size)])
+        self.model.threshold += balanced_threshold(scores, y)
+
+    def score(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+    def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
+        try:
+            found = {
+                norm: self._search(x, norm).radii(curve.certificate, curve.domain).radius for norm in norms
+            }
+        except UnsupportedLayer as error:
+            return {norm: Radii.without(len(x), Outcome.UNSUPPORTED, str(error)) for norm in norms}
+        return {norm: Radii.from_radius(found[norm]) for norm in norms}
+
+    def use_linear(self, weight: Tensor, bias: float) -> None:
+        self.model = ThresholdedScore(LinearScore(weight, bias)).to(self.device).eval()
+
+    def _loss(self) -> Loss:
+        settings = self.settings
+        if settings.training == "adversarial":
+            return AdversarialLoss(settings.epsilon, settings.ramp, settings.attack_steps)
+        if settings.training == "ibp":
+            return IntervalLoss(settings.epsilon, settings.ramp, settings.clean_share)
+        return cross_entropy
+
+    def _search(self, x: Tensor, norm: str) -> RadiusSearch:
+        """The search over these inputs; kept, because the curve in the box starts from the free one's radii."""
+        state = _fingerprint(self.model.state_dict().values())
+        if state != self._bounded_state:
+            self._bounded = BoundedScore(self.model, tuple(x.shape[1:]), self.device)
+            self._bounded_state, self._searches = state, {}
+        key = (norm, _fingerprint([x]))
+        if key not in self._searches:
+            settings = self.settings
+            slopes = SlopeSettings(settings.slope_steps, settings.slope_rate)
+            self._searches[key] = RadiusSearch(
+                self._bounded, x, norm, tolerance=settings.tolerance, slopes=slopes
+            )
+        return self._searches[key]
+
+
+def _fingerprint(tensors: Iterable[Tensor]) -> str:
+    return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
