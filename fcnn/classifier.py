@@ -100,6 +100,7 @@ class FeatureConvexClassifier(nn.Module):
 
         certificate: "closed_form", "separable", "in_domain" or "refined"; ``options`` as in ``fcnn.certify``.
         """
+        # Imported here because the certificates are written in terms of this class.
         from fcnn.certify import certify_batch
 
         return certify_batch(self, x, norms, certificate, **options)

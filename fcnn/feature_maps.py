@@ -28,7 +28,8 @@ class FeatureMap(nn.Module, ABC):
             def lipschitz(self, norm):
                 if norm != "l2":
                     raise ValueError(f"Mixing has no Lipschitz constant in {norm!r}; choose l2")
-                return float(torch.linalg.matrix_norm(self.layer.weight.double(), ord=2)) * (1 + 1e-9)
+                weight = self.layer.weight.detach().double()
+                return float(torch.linalg.matrix_norm(weight, ord=2)) * (1 + 1e-9)
 
             def feature_shape(self, input_shape):
                 return tuple(input_shape)
