@@ -59,9 +59,12 @@ def _draw_lines(
             continue
         style, curve = styles[key], _until_zero(curve)
         radius, share = curve["radius"].to_numpy(), curve["certified_accuracy"].to_numpy()
-        ax.fill_between(radius, curve["lower"], curve["upper"], color=style.color, alpha=opacity, linewidth=0)
+        # Steps that take the right end's value: between two radii of the grid nothing more is claimed.
+        band = {"step": "pre", "color": style.color, "alpha": opacity, "linewidth": 0}
+        ax.fill_between(radius, curve["lower"], curve["upper"], **band)
         ax.plot(
             *(radius, share),
+            drawstyle="steps-pre",
             color=style.color,
             linestyle=style.dashes,
             linewidth=1.3,
