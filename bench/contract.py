@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.calibration import ThresholdedScore
 from bench.errors import UsageError, unknown
 
 NORMS = ("l1", "l2", "linf")
@@ -195,7 +196,7 @@ class Method(ABC):
 
     def use_linear(self, weight: Tensor, bias: float) -> None:
         """Replace the network by score(x) = weight . x + bias, weight (d,); tests compare with exact distances."""
-        self.model = LinearScore(weight, bias).to(self.device)
+        self.model = ThresholdedScore(LinearScore(weight, bias)).to(self.device).eval()
 
     def state(self) -> dict[str, Tensor]:
         """Return the trained state as tensors; with the settings it determines the method completely."""

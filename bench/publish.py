@@ -1,0 +1,67 @@
+"""python -m bench.publish OUT NAME: copy a finished run's tables and figures to results/NAME.
+
+The one way into ``results/``, and a deliberate one: no run writes there by itself. Rows, curves, summary, figures and
+run.json are copied; trained weights stay behind. Exit codes: 0 done; 2 bad usage, nothing changed.
+"""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.contract import Outcome
+from bench.errors import Parser, UsageError
+from bench.files import safe_name
+from bench.store import CURVES, FIGURES, PREDICTIONS, RADII, RUN, SUMMARY, Store
+
+RESULTS = Path(__file__).parent.parent / "results"
+MAX_BYTES = 40 * 2**20
+TABLES = (RADII, PREDICTIONS, CURVES, SUMMARY, RUN)
+OPTIONAL = ("falsify.csv",)
+
+
+def publish(out: Path, name: str, results: Path = RESULTS) -> Path:
+    """Copy the run in ``out`` to ``results/name``, replacing what is there; return the new folder.
+
+    Raises UsageError for a folder that is no finished run, a run with failed cells, or one that would make the
+    results larger than 40 MB.
+    """
+    run, _, _ = Store(out).read_run()
+    if run["outcomes"][Outcome.ERROR]:
+        raise UsageError(f"{str(out)!r} has rows with errors: mend and run again before publishing")
+    files = [out / table for table in (*TABLES, *OPTIONAL) if (out / table).exists()]
+    files += sorted((out / FIGURES).iterdir())
+    folder = results / safe_name(name)
+    others = sum(
+        path.stat().st_size for path in results.rglob("*") if path.is_file() and folder not in path.parents
+    )
+    total = others + sum(path.stat().st_size for path in files)
+    if total > MAX_BYTES:
+        raise UsageError(
+            f"results/ would hold {total:,} bytes: at most {MAX_BYTES:,} are allowed, remove some first"
+        )
+    draft = results / f".{folder.name}.part"
+    shutil.rmtree(draft, ignore_errors=True)
+    (draft / FIGURES).mkdir(parents=True)
+    for path in files:
+        shutil.copyfile(path, draft / path.relative_to(out))
+    shutil.rmtree(folder, ignore_errors=True)
+    return draft.rename(folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and publish."""
+    parser = Parser(prog="python -m bench.publish", description="Copy a finished run to results/NAME.")
+    parser.add_argument("out", type=Path, metavar="OUT", help="output folder of a finished run")
+    parser.add_argument("name", metavar="NAME", help="folder under results/")
+    try:
+        options = parser.parse_args(arguments)
+        print(f"Published to {publish(options.out, options.name)}; commit it with what it shows.")
+    except UsageError as error:
+        print(f"bench.publish: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Run the timings named on the command line and hold them against their limits."""
+
+import importlib
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from bench.errors import Parser, UsageError
+from bench.provenance import hardware
+
+TOPICS = ("fcnn", "baselines")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and return 0 if all limits were kept, 1 if not, 2 for bad usage."""
+    parser = Parser(prog="python -m bench.speed", description="Time the suite against limits and peers.")
+    parser.add_argument(
+        "topics", nargs="*", metavar="TOPIC", help=f"some of {', '.join(TOPICS)} (default: all)"
+    )
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with mnist_38.npz")
+    parser.add_argument("--threads", type=int, metavar="N", help="torch threads (default: one per core)")
+    try:
+        options = parser.parse_args(arguments)
+        for topic in options.topics:
+            if topic not in TOPICS:
+                raise UsageError(f"unknown topic {topic!r}: choose from {', '.join(TOPICS)}")
+        lines = _measure(options.topics or TOPICS, options.data_dir, options.threads)
+    except UsageError as error:
+        print(f"bench.speed: {error}", file=sys.stderr)
+        return 2
+    missed = [line for line in lines if not line.met]
+    print(f"{len(missed)} limits missed." if missed else "All limits kept.")
+    return 1 if missed else 0
+
+
+def _measure(topics: Sequence[str], data_dir: Path | None, threads: int | None) -> list:
+    if threads:
+        torch.set_num_threads(threads)
+    machine = hardware()
+    print(
+        f"{machine['processor']}, {machine['cores']} cores, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, Python {platform.python_version()}"
+    )
+    lines = []
+    for topic in topics:
+        print(f"{topic}:")
+        for line in importlib.import_module(f"bench.speed.{topic}").measure(data_dir):
+            print(line, flush=True)
+            lines.append(line)
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Publishing copies a finished run, and only such a one, into its own folder."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.compare import main
+from bench.errors import UsageError
+from bench.publish import publish
+from bench.store import Store
+
+SUITE = """
+title = "Small"
+datasets = ["circles"]
+norms = ["l2"]
+[[methods]]
+method = "fcnn"
+settings.train.epochs = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("publish")
+    (folder / "small.toml").write_text(SUITE)
+    assert main(["--suite", str(folder / "small.toml"), "--out", str(folder / "out"), "--jobs", "1"]) == 0
+    return folder / "out"
+
+
+def test_tables_and_figures_arrive_and_can_be_read_as_a_run(finished, tmp_path):
+    folder = publish(finished, "small", tmp_path)
+    assert folder == tmp_path / "small"
+    copied = Store(folder).read_run()[1]
+    assert len(copied) == len(Store(finished).read_run()[1])
+    assert {path.suffix for path in (folder / "figures").iterdir()} == {".png", ".pdf"}
+    assert not list(folder.rglob("*.safetensors"))
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+    (folder / "stale.txt").write_text("old")
+    assert not (publish(finished, "small", tmp_path) / "stale.txt").exists()
+
+
+def test_what_is_no_finished_run_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="not the output folder of a finished run"):
+        publish(tmp_path, "small", tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_results_stay_small(finished, tmp_path):
+    with (tmp_path / "large.bin").open("wb") as file:
+        file.truncate(40 * 2**20)
+    with pytest.raises(UsageError, match="at most"):
+        publish(finished, "small", tmp_path)
+    assert not (tmp_path / "small").exists()
