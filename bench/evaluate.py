@@ -1,6 +1,7 @@
 """One cell of the table: train a method on a data set, predict, certify, and describe every input in rows."""
 
 import logging
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -183,5 +184,6 @@ class Clock:
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    """An exception in one line; rows are published, so of absolute paths only the last part is kept."""
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    return re.sub(r"(?<![\w.])/(?:[^\s/'\"]+/)+", "", line)

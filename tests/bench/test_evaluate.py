@@ -5,7 +5,7 @@ import pytest
 from synthetic import MeanThreshold, blobs, plan
 
 from bench.contract import Curve, Outcome, Radii
-from bench.evaluate import Evaluation, chosen_test_inputs, failed
+from bench.evaluate import Evaluation, chosen_test_inputs, describe, failed
 from bench.rows import check_predictions, check_radii
 
 
@@ -120,6 +120,11 @@ def test_failed_cells_have_all_their_rows():
     assert len(radii) == 3 * blobs().y_test.sum()
     assert set(radii["outcome"]) == {Outcome.ERROR}
     check_predictions(result.predictions)
+
+
+def test_reasons_are_one_line_and_name_no_folders():
+    error = OSError("cannot read '/home/someone/data/x.npz'\nratio 3/4 of a/b")
+    assert describe(error) == "OSError: cannot read 'x.npz' ratio 3/4 of a/b"
 
 
 def test_the_chosen_test_inputs_keep_the_classes_shares_and_their_order():
