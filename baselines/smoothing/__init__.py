@@ -6,13 +6,16 @@ from baselines.smoothing.confidence import lower_bound, upper_bound, votes_neede
 from baselines.smoothing.losses import NoisyLoss
 from baselines.smoothing.noise import add_noise
 from baselines.smoothing.radii import NATIVE_NORMS, NOISES, radii, radius
+from baselines.smoothing.splitting import LEVELS, SplittingClassifier, splitting_period
 from baselines.smoothing.votes import count_votes, noisy_scores
 
 __all__ = [
+    "LEVELS",
     "NATIVE_NORMS",
     "NOISES",
     "NoisyLoss",
     "SmoothedClassifier",
+    "SplittingClassifier",
     "TwoStage",
     "add_noise",
     "balanced_threshold",
@@ -22,6 +25,7 @@ __all__ = [
     "noisy_scores",
     "radii",
     "radius",
+    "splitting_period",
     "stage_seed",
     "upper_bound",
     "votes_needed",

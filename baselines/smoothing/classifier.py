@@ -47,7 +47,7 @@ class SmoothedClassifier:
     def predict(self, x: Tensor, *, draws: int, draws_first: int, seed: int) -> Tensor:
         """Return (N,) int8: 1 sensitive, 0 not sensitive, -1 abstains; wrong with probability at most alpha.
 
-        All inputs get ``draws_first`` draws, the undecided ones ``draws`` fresh ones; each look may fail with alpha / 2.
+        All inputs get ``draws_first`` draws, undecided ones ``draws`` fresh ones; each look may fail with alpha / 2.
         """
         votes = self._count(x, draws_first, seed, FIRST_LOOK)
         answer = self._decide(votes, draws_first)

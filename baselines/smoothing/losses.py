@@ -1,25 +1,24 @@
 """Training losses for the base classifiers of randomized smoothing: cross-entropy under noise, with regularisers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from baselines.smoothing.noise import add_noise
-
 
 @dataclass(frozen=True)
 class NoisyLoss:
     """Binary cross-entropy of noisy copies of the input, plus ``consistency`` and ``stability`` terms.
 
-    copies: noisy copies per input; consistency: weight of KL(mean prediction || prediction) over the copies, with
-    ``entropy`` times the entropy of the mean prediction (Jeong, Shin 2020; needs two copies); stability: weight of
-    KL(clean prediction || noisy prediction), the clean one held fixed (Zheng et al. 2016; Li et al. 2019).
+    perturb: x (N, *shape) -> a noisy copy, with the noise the classifier is to be smoothed with; copies: noisy copies
+    per input; consistency: weight of KL(mean prediction || prediction) over the copies, with ``entropy`` times the
+    entropy of the mean prediction (Jeong, Shin 2020; needs two copies); stability: weight of KL(clean prediction ||
+    noisy prediction), the clean one held fixed (Zheng et al. 2016; Li et al. 2019).
     """
 
-    noise: str
-    sigma: float
+    perturb: Callable[[Tensor], Tensor]
     copies: int = 1
     consistency: float = 0.0
     entropy: float = 0.5
@@ -31,7 +30,7 @@ class NoisyLoss:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
         """Return the scalar loss of a batch x (N, *shape) with labels y (N,) in {0, 1}."""
-        noisy = add_noise(x.repeat(self.copies, *[1] * (x.dim() - 1)), self.noise, self.sigma)
+        noisy = self.perturb(x.repeat(self.copies, *[1] * (x.dim() - 1)))
         scores = model(noisy).reshape(self.copies, len(x))
         loss = functional.binary_cross_entropy_with_logits(scores, y.expand_as(scores))
         if self.consistency > 0:

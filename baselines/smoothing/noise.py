@@ -78,7 +78,7 @@ def noisy_network(
     narrows = (
         position is not None
         and isinstance(layers[position], nn.Linear)
-        and layers[position].out_features < math.prod(input_shape)
+        and layers[position].in_features == math.prod(input_shape) > layers[position].out_features
     )
     if noise != "gaussian" or not narrows:
         return InputNoise(model, input_shape, noise, sigma)

@@ -1,8 +1,9 @@
 """What the adapters of randomized smoothing share: settings, training with noise, calibration, certification."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -33,13 +34,28 @@ ATTACK_SEED = 0
 
 
 @dataclass(frozen=True)
-class SmoothingSettings:
-    """Recipe of a smoothed classifier.
+class NoisyTraining:
+    """Recipe of a network trained with noise.
+
+    network: ``auto`` is a small ConvNet for images and the MLP for tables; hidden: the MLP's layers.
+    copies, consistency, entropy, stability: see baselines.smoothing.NoisyLoss.
+    """
+
+    network: Literal["auto", "mlp", "convnet", "resnet18", "wrn40_2"] = "auto"
+    hidden: tuple[int, ...] = (200, 50)
+    copies: int = 1
+    consistency: float = 0.0
+    entropy: float = 0.5
+    stability: float = 0.0
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=30, batch_size=128))
+
+
+@dataclass(frozen=True)
+class SmoothingSettings(NoisyTraining):
+    """Recipe of a smoothed classifier whose votes are sampled.
 
     sigma: standard deviation of the noise per coordinate; draws: n of the certificate, and the most that a prediction
     takes; draws_predict: the first look of a prediction; draws_calibrate: noisy scores per validation input.
-    network: ``auto`` is a small ConvNet for images and the MLP for tables; hidden: the MLP's layers.
-    copies, consistency, entropy, stability: see baselines.smoothing.NoisyLoss.
     pilot: draws of a first stage that chooses n per input (0: every input gets ``draws``); pilot_tolerance: how much
     radius, in units of sigma, that choice may cost an input.
     memory_budget_mb: megabytes that a batch of draws may take (0: a default for the device).
@@ -50,16 +66,9 @@ class SmoothingSettings:
     draws: int = 10_000
     draws_predict: int = 1_000
     draws_calibrate: int = 200
-    network: Literal["auto", "mlp", "convnet", "resnet18", "wrn40_2"] = "auto"
-    hidden: tuple[int, ...] = (200, 50)
-    copies: int = 1
-    consistency: float = 0.0
-    entropy: float = 0.5
-    stability: float = 0.0
     pilot: int = 0
     pilot_tolerance: float = 0.02
     memory_budget_mb: float = 0.0
-    train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=30, batch_size=128))
 
 
 class Smoothing(Method):
@@ -75,27 +84,11 @@ class Smoothing(Method):
         return [Curve("smoothing", "free", native=NATIVE_NORMS[self.noise])]
 
     def network(self, input_shape: tuple[int, ...]) -> nn.Module:
-        return smoothing_network(self.settings, input_shape)
+        return ThresholdedScore(network_for_noise(self.settings, self.settings.sigma, input_shape)).eval()
 
     def fit(self, data: TrainingData, context: FitContext) -> None:
-        settings = self.settings
-        loss = NoisyLoss(
-            self.noise,
-            settings.sigma,
-            settings.copies,
-            settings.consistency,
-            settings.entropy,
-            settings.stability,
-        )
-        train(
-            self.model,
-            loss,
-            (data.x, data.y),
-            settings.train,
-            seed=context.seed,
-            checkpoint=context.checkpoint,
-            progress=context.progress,
-        )
+        perturb = partial(add_noise, noise=self.noise, sigma=self.settings.sigma)
+        train_with_noise(self.model, perturb, self.settings, data, context)
 
     def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
         settings = self.settings
@@ -166,13 +159,31 @@ class Smoothing(Method):
         )
 
 
-def smoothing_network(settings: SmoothingSettings, input_shape: tuple[int, ...]) -> ThresholdedScore:
+def network_for_noise(settings: NoisyTraining, sigma: float, input_shape: tuple[int, ...]) -> nn.Sequential:
     """Return the untrained network that the settings name, its input normalised to unit scale under the noise."""
     name = settings.network
     if name == "auto":
         name = "convnet" if len(input_shape) == 3 else "mlp"
-    std = math.hypot(DATA_STD, settings.sigma)
-    return ThresholdedScore(build_network(name, input_shape, settings.hidden, std=std)).eval()
+    return build_network(name, input_shape, settings.hidden, std=math.hypot(DATA_STD, sigma))
+
+
+def train_with_noise(
+    model: nn.Module,
+    perturb: Callable[[Tensor], Tensor],
+    settings: NoisyTraining,
+    data: TrainingData,
+    context: FitContext,
+) -> None:
+    """Train a network on copies of the training inputs that ``perturb`` has made noisy."""
+    train(
+        model,
+        NoisyLoss(perturb, settings.copies, settings.consistency, settings.entropy, settings.stability),
+        (data.x, data.y),
+        settings.train,
+        seed=context.seed,
+        checkpoint=context.checkpoint,
+        progress=context.progress,
+    )
 
 
 def _radii_or_abstain(radius: np.ndarray, draws: np.ndarray) -> Radii:

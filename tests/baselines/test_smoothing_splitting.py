@@ -1,0 +1,162 @@
+"""Splitting noise: the exact average against brute force, exhaustive search of perturbations, bits, all 256 levels."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from baselines.networks import build_network
+from baselines.smoothing.splitting import LEVELS, SplittingClassifier, splitting_period
+
+
+def classifier(dim: int, period: int, seed: int = 0) -> SplittingClassifier:
+    """A random, strongly curved network: its vote depends on the input in no simple way."""
+    torch.manual_seed(seed)
+    network = build_network("mlp", (dim,), hidden=(16, 16), std=0.2)
+    with torch.no_grad():
+        for layer in network:
+            if isinstance(layer, nn.Linear):
+                layer.weight.mul_(3)
+    return SplittingClassifier(network, (dim,), period).eval()
+
+
+def split_by_definition(x: list[float], cuts: list[float], shown: list[float], width: float) -> list[float]:
+    """Middle of the interval between cuts + width * k that holds x, within [0, 1], drawn with the cuts ``shown``."""
+    middles = []
+    for value, cut, show in zip(x, cuts, shown, strict=True):
+        k = math.ceil((value - cut) / width) - 1
+        low, high = show + k * width, show + (k + 1) * width
+        middles.append((min(max(low, 0.0), 1.0) + min(max(high, 0.0), 1.0)) / 2)
+    return middles
+
+
+def share_by_simulation(model: SplittingClassifier, x: Tensor, steps: int) -> float:
+    """p(x) by the midpoint rule over u, from the definition with real numbers; exact when u does not matter."""
+    width, votes = model.period / LEVELS, []
+    for j, step in itertools.product(range(model.period), range(steps)):
+        cells = [(j + int(v)) % model.period for v in model.offset]
+        cuts = [(cell + (step + 0.5) / steps) / LEVELS for cell in cells]
+        shown = [(cell + 0.5) / LEVELS for cell in cells]
+        votes.append(split_by_definition(x.tolist(), cuts, shown, width))
+    with torch.no_grad():
+        return float((model(torch.tensor(votes)) > 0).double().mean())
+
+
+@pytest.mark.parametrize("period", [1, 7, 100, 255, 300, 661])
+def test_share_on_the_grid_equals_the_average_over_all_noise_values(period):
+    model = classifier(3, period)
+    x = torch.tensor([[0, 17, 255], [254, 128, 3], [99, 100, 101]]) / LEVELS
+    expected = [share_by_simulation(model, row, steps=1) for row in x.double()]
+    np.testing.assert_allclose(model.share(x), expected, atol=1e-12)
+
+
+def test_share_off_the_grid_and_outside_the_box_equals_the_integral():
+    model = classifier(3, 23, seed=4)
+    x = torch.tensor([[0.1234, 0.5, 0.777], [-0.31, 1.27, 0.4001]], dtype=torch.float64)
+    expected = [share_by_simulation(model, row, steps=500) for row in x]
+    # The midpoint rule misplaces each of the three jumps in u by at most one step.
+    np.testing.assert_allclose(model.share(x), expected, atol=3 / 500 / 23 + 1e-9)
+
+
+def test_all_256_levels_are_told_apart_and_each_lies_in_its_interval():
+    """In one dimension a step of the base classifier at c gives a vote that rises from 0 to 1 through every level."""
+    step = nn.Sequential(nn.Linear(1, 1), nn.Flatten(0))
+    with torch.no_grad():
+        step[0].weight.fill_(1.0)
+        step[0].bias.fill_(-0.5)
+    levels = torch.arange(256).unsqueeze(1) / LEVELS
+    model = SplittingClassifier(step, (1,), 2 * LEVELS).eval()
+    share = model.share(levels)
+    # With cuts 2 apart there is one cut in [0, 1] with probability 1/2; below x it puts x~ above 1/2.
+    np.testing.assert_allclose(share, np.arange(256) / (2 * LEVELS), atol=1e-12)
+
+
+def test_the_same_bits_at_each_call():
+    model = classifier(6, 200)
+    x = torch.rand(9, 6)
+    first, second = model.share(x), model.share(x)
+    assert (first == second).all()
+    assert (model.radius(x, first) == model.radius(x, second)).all()
+    assert model.share(x[3:4])[0] == first[3]
+
+
+def test_exhaustive_search_finds_no_counterexample_on_the_grid():
+    """All pairs of 10,000 points of the grid in two dimensions: none within another's radius is called harmless."""
+    period, side = 40, 100
+    model = classifier(2, period, seed=7)
+    axis = torch.arange(60, 60 + side)
+    x = torch.cartesian_prod(axis, axis) / LEVELS
+    share = model.share(x)
+    radius = (model.radius(x, share) * LEVELS).reshape(side, side)
+    share = share.reshape(side, side)
+    distance = levels_to_nearest(share <= 0.5)
+    assert (share <= 0.5).any() and (radius > 2).any()
+    assert (radius <= distance).all()
+    np.testing.assert_allclose(radius[radius > 0], period * (share[radius > 0] - 0.5), atol=2e-4)
+    # The bound is no empty promise: somewhere the nearest harmless point is hardly farther than certified.
+    assert (distance[radius > 0] / radius[radius > 0]).min() < 1.6
+
+
+def levels_to_nearest(marked: np.ndarray) -> np.ndarray:
+    """l1 distance from each cell of a grid to the nearest marked one: a sweep in each direction, once per axis."""
+    distance = np.where(marked, 0.0, np.inf)
+    for lines in (distance, distance.T):
+        for i in range(1, len(lines)):
+            lines[i] = np.minimum(lines[i], lines[i - 1] + 1)
+        for i in range(len(lines) - 2, -1, -1):
+            lines[i] = np.minimum(lines[i], lines[i + 1] + 1)
+    return distance
+
+
+def test_no_counterexample_off_the_grid():
+    """Random points, the certificate checked against random points on its sphere: any real numbers, inside or out."""
+    model = classifier(3, 30, seed=5)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(150, 3, generator=generator, dtype=torch.float64)
+    share = model.share(x)
+    radius = model.radius(x, share)
+    certified = np.flatnonzero(radius > 0)
+    assert len(certified) > 10
+    for index in certified[:20]:
+        direction = torch.randn(60, 3, generator=generator, dtype=torch.float64)
+        direction[:30, 0] *= 20  # towards the corners of the ball, too
+        moved = x[index] + direction / direction.abs().sum(dim=1, keepdim=True) * radius[index] * 0.999999
+        assert (model.share(moved) > 0.5).all()
+
+
+def test_share_is_lipschitz_in_l1():
+    model = classifier(4, 50, seed=2)
+    x, other = torch.rand(300, 4, dtype=torch.float64), torch.rand(300, 4, dtype=torch.float64)
+    other[:150] = x[:150] + 0.01 * (other[:150] - 0.5)
+    distance = (x - other).abs().sum(dim=1).numpy() * LEVELS / 50
+    assert (np.abs(model.share(x) - model.share(other)) <= distance + 1e-4).all()
+
+
+def test_training_noise_and_certified_noise_agree():
+    model = classifier(2, 60, seed=1)
+    x = torch.tensor([[0.2, 0.61803]])
+    with torch.no_grad():
+        torch.manual_seed(0)
+        sampled = float((model(model.random_split(x.expand(40_000, 2))) > 0).double().mean())
+    assert sampled == pytest.approx(float(model.share(x)[0]), abs=0.015)
+
+
+def test_median_score_decides_as_the_vote_does():
+    model = classifier(3, 77)
+    x = torch.randint(256, (200, 3)) / LEVELS
+    median = model.median_score(x, shifts=77).numpy()
+    share = model.share(x)
+    clear = np.abs(share - 0.5) > 1.5 / 77
+    assert clear.sum() > 50
+    assert ((median > 0) == (share > 0.5))[clear].all()
+
+
+def test_period_follows_sigma():
+    assert splitting_period(0.75) == round(2 * math.sqrt(3) * 0.75 * 255)
+    with pytest.raises(ValueError, match="sigma = 0"):
+        splitting_period(0.0)
+    with pytest.raises(ValueError, match="NaN"):
+        classifier(2, 5).share(torch.tensor([[0.1, math.nan]]))
