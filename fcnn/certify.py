@@ -1,0 +1,162 @@
+"""Certified radii of a feature-convex classifier, for batches of any size.
+
+``certify_batch`` returns the radii, ``certify_with_bounds`` also the norm of the nearest adversarial point found and,
+on request, that point. Everything is computed in float64 on the function that ``predict`` uses.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from fcnn.certificates import NORMS, check_norm, closed_form, separable
+from fcnn.classifier import BYTES_PER_FLOAT64, MEMORY_BUDGET, FeatureConvexClassifier, check_inputs
+from fcnn.refine import RadiusBounds, RefineSettings, refine
+from fcnn.segments import tangent_radius
+
+# The domains each certificate exists in, its own first.
+CERTIFICATES = {
+    "closed_form": ("free",),
+    "separable": ("free",),
+    "in_domain": ("box",),
+    "refined": ("box", "free"),
+}
+# Numbers per feature that a certificate holds at once besides the network's own.
+FLOATS_PER_FEATURE = 12
+# Batches of more numbers than this fall out of the processor's caches.
+CACHED_FLOATS = 2**18
+SMALLEST_BATCH = 32
+
+
+def certify_batch(
+    classifier: FeatureConvexClassifier,
+    x: Tensor,
+    norms: Sequence[str] = NORMS,
+    certificate: str = "refined",
+    *,
+    domain: str | None = None,
+    settings: RefineSettings | None = None,
+    memory: int = MEMORY_BUDGET,
+) -> dict[str, Tensor]:
+    """Certified radii, norm -> (N,) float64, in the units of x; 0 where x is not predicted sensitive.
+
+    Every x' with ‖x' - x‖_p < radius, and in [0, 1]^d for domain "box", is predicted sensitive. For one input and norm
+    closed_form <= separable <= in_domain <= refined in the box, and separable <= refined in the free domain.
+
+    Args:
+        classifier: its feature map decides how tight the certificates are; see ``docs/certificates.md``.
+        x: inputs (N, *shape); in [0, 1] where the domain is the box.
+        norms: of "l1", "l2", "linf".
+        certificate: "closed_form", "separable", "in_domain" or "refined".
+        domain: "free" (all of R^d) or "box" ([0, 1]^d). closed_form and separable are free, in_domain is box, refined
+            exists in both and is box unless told otherwise.
+        settings: of the refinement.
+        memory: bytes to stay within, roughly.
+
+    Raises:
+        ValueError: a network that is not convex, naming the layer; inputs that are not finite, of the wrong shape or
+            outside the box; an unknown norm, certificate or domain.
+    """
+    bounds = certify_with_bounds(
+        classifier, x, norms, certificate, domain=domain, settings=settings, memory=memory
+    )
+    return {norm: bound.radius for norm, bound in bounds.items()}
+
+
+def certify_with_bounds(
+    classifier: FeatureConvexClassifier,
+    x: Tensor,
+    norms: Sequence[str] = NORMS,
+    certificate: str = "refined",
+    *,
+    domain: str | None = None,
+    settings: RefineSettings | None = None,
+    memory: int = MEMORY_BUDGET,
+    points: bool = False,
+) -> dict[str, RadiusBounds]:
+    """Certified radii and upper bounds, norm -> RadiusBounds; arguments and errors as ``certify_batch``.
+
+    Only "refined" looks for adversarial points: elsewhere radius_upper is inf where x is predicted sensitive, and 0
+    where it is not. ``points`` asks for the nearest adversarial points found, (N, *shape) for each norm.
+    """
+    for norm in norms:
+        check_norm(norm)
+    domain = _domain(certificate, domain)
+    _check_domain(x, domain)
+    settings = settings or RefineSettings()
+    frozen = classifier.frozen()
+    cuts = settings.cuts if certificate == "refined" else 0
+    pieces: dict[str, list[RadiusBounds]] = {norm: [] for norm in norms}
+    for batch in _batches(frozen, x, cuts, memory):
+        margin, gradient = frozen.feature_tangent(frozen.feature_map(batch))
+        for norm in pieces:
+            radius = _from_tangent(frozen, batch, margin, gradient, norm, certificate, domain)
+            if certificate == "refined":
+                bounds = refine(frozen, batch, radius, norm, domain, settings)
+            else:
+                bounds = RadiusBounds.of_radius(batch, radius)
+            pieces[norm].append(bounds if points else RadiusBounds(bounds.radius, bounds.radius_upper))
+    return {norm: _join(parts) for norm, parts in pieces.items()}
+
+
+def _from_tangent(
+    classifier: FeatureConvexClassifier,
+    x: Tensor,
+    margin: Tensor,
+    gradient: Tensor,
+    norm: str,
+    certificate: str,
+    domain: str,
+) -> Tensor:
+    """Radii (N,) from the tangent at x alone. Maxima keep the order of the certificates against rounding."""
+    feature_map = classifier.feature_map
+    radius = closed_form(margin, gradient, feature_map.lipschitz(norm), norm)
+    if certificate == "closed_form":
+        return radius
+    weights = feature_map.tangent_decrease_weights(gradient)
+    if weights is not None:
+        radius = torch.maximum(radius, separable(margin, weights, norm))
+    if certificate == "separable":
+        return radius
+    return torch.maximum(radius, tangent_radius(feature_map, margin, gradient, x, norm, domain))
+
+
+def _domain(certificate: str, domain: str | None) -> str:
+    """The domain to certify in: the one asked for, or the certificate's own."""
+    if certificate not in CERTIFICATES:
+        raise ValueError(f"unknown certificate {certificate!r}: choose from {', '.join(CERTIFICATES)}")
+    allowed = CERTIFICATES[certificate]
+    if domain is not None and domain not in allowed:
+        raise ValueError(
+            f"domain {domain!r} does not go with certificate {certificate!r}: choose from {', '.join(allowed)}"
+        )
+    return domain or allowed[0]
+
+
+def _check_domain(x: Tensor, domain: str) -> None:
+    check_inputs(x)
+    if domain == "box" and x.numel() and not (x.min() >= 0 and x.max() <= 1):
+        raise ValueError(
+            f"a box certificate needs inputs in [0, 1], got values in [{x.min().item()}, {x.max().item()}]: "
+            "scale them, or ask for a free certificate"
+        )
+
+
+def _batches(classifier: FeatureConvexClassifier, x: Tensor, cuts: int, memory: int) -> Iterator[Tensor]:
+    """Split x into float64 batches that fit into memory and, where that still makes a batch, into the cache."""
+    feature_shape = classifier.feature_map.feature_shape(x.shape[1:])
+    inputs, features = math.prod(x.shape[1:]), math.prod(feature_shape)
+    floats = classifier.network.floats_per_input(feature_shape) + FLOATS_PER_FEATURE * features
+    # The walk keeps the cuts in feature and input space, and works on a copy.
+    floats += 2 * cuts * (features + inputs)
+    size = min(memory // (BYTES_PER_FLOAT64 * floats), max(SMALLEST_BATCH, CACHED_FLOATS // inputs))
+    for batch in x.split(max(1, size)):
+        yield batch.detach().double()
+
+
+def _join(parts: list[RadiusBounds]) -> RadiusBounds:
+    point = None if parts[0].point is None else torch.cat([part.point for part in parts])
+    return RadiusBounds(
+        torch.cat([part.radius for part in parts]), torch.cat([part.radius_upper for part in parts]), point
+    )

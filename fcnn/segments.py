@@ -1,0 +1,188 @@
+"""What one coordinate's move can take from a feature-space tangent, and the radius that follows.
+
+Behind a feature map that acts on each coordinate alone, a tangent of the convex network bounds the score below by
+m - Σ_i decrease_i(δ_i). The best decrease within |δ_i| <= t is bounded by a concave function of t with at most two
+slopes: ``near_weight`` up to ``near_room``, then ``far_weight`` for another ``far_room``. Maximising their sum under a
+norm budget is a continuous knapsack, solved exactly. Proofs: ``docs/certificates.md``.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fcnn.certificates import LARGEST, ROUNDING, closed_form, in_domain, separable
+from fcnn.feature_maps import CenteredAbs, FeatureMap, Identity
+
+ROOT_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Concave bounds on each coordinate's decrease, all (N, d), >= 0; the far slope is not steeper than the near one.
+
+    near_room None: no coordinate is bounded, and there is no far segment.
+    """
+
+    near_weight: Tensor
+    near_room: Tensor | None
+    far_weight: Tensor | None = None
+    far_room: Tensor | None = None
+
+
+def tangent_radius(
+    feature_map: FeatureMap, margin: Tensor, gradient: Tensor, x: Tensor, norm: str, domain: str
+) -> Tensor:
+    """Largest radius (N,) on which score >= margin + gradient . (φ(x + δ) - φ(x)) is seen to be positive.
+
+    margin: (N,); gradient: (N, *feature shape); x: (N, *shape). Over all of R^d ("free") or with x + δ kept in
+    [0, 1]^d ("box"). A feature map that mixes coordinates gets the closed form in both.
+    """
+    segments = decrease_segments(feature_map, gradient, x, domain == "box")
+    if segments is None:
+        return closed_form(margin, gradient, feature_map.lipschitz(norm), norm)
+    return segment_radius(margin, segments, norm)
+
+
+def decrease_segments(feature_map: FeatureMap, gradient: Tensor, x: Tensor, box: bool) -> Segments | None:
+    """Bound -gradient . (φ(x + δ) - φ(x)) coordinate by coordinate; None where φ mixes coordinates."""
+    # The exact types: a subclass may have changed the map.
+    if type(feature_map) is CenteredAbs:
+        on_centred, on_absolute = (part.flatten(1) for part in gradient.chunk(2, dim=1))
+        centred = feature_map(x).chunk(2, dim=1)[0].flatten(1)
+        x = x.flatten(1)
+        rooms = (x, 1 - x) if box else (torch.full_like(x, math.inf),) * 2
+        return _centered_abs_segments(on_centred, on_absolute, centred, *rooms)
+    weights, x = feature_map.tangent_decrease_weights(gradient), x.flatten(1)
+    if weights is None or not box:
+        return None if weights is None else Segments(weights, None)
+    if type(feature_map) is Identity:
+        return Segments(weights, torch.where(gradient.flatten(1) > 0, x, 1 - x))
+    return Segments(weights, torch.maximum(x, 1 - x))
+
+
+def segment_radius(margin: Tensor, segments: Segments, norm: str) -> Tensor:
+    """Smallest ‖δ‖_p at which the bounded decreases can add up to the margin (N,): radii (N,) float64.
+
+    Raises ValueError as ``in_domain`` does.
+    """
+    if segments.near_room is None:
+        return separable(margin, segments.near_weight, norm)
+    if segments.far_weight is None:
+        return in_domain(margin, segments.near_weight, segments.near_room, norm)
+    both = (
+        torch.cat([segments.near_weight, segments.far_weight], 1),
+        torch.cat([segments.near_room, segments.far_room], 1),
+    )
+    # As separate items the two segments of a coordinate allow the adversary more than together, so this bound holds
+    # in every norm. In ℓ1 it is exact: filling by falling weight takes the near segment first by itself.
+    apart = in_domain(margin, *both, norm)
+    if norm == "l1":
+        return apart
+    scale = segments.near_weight.amax(1).clamp(min=torch.finfo(torch.float64).tiny)
+    scaled = replace(
+        segments,
+        near_weight=segments.near_weight / scale[:, None],
+        far_weight=segments.far_weight / scale[:, None],
+    )
+    shaved = (margin.double().clamp(min=0) * (1 - ROUNDING) / scale).clamp(max=LARGEST)
+    together = (_two_slopes_l2 if norm == "l2" else _two_slopes_linf)(shaved, scaled)
+    return torch.where(torch.isinf(apart), apart, torch.maximum(apart, together))
+
+
+def _two_slopes_linf(margin: Tensor, segments: Segments) -> Tensor:
+    """Newton on the reachable decrease, concave in r, from below: every iterate is a valid radius."""
+    near, far = segments.near_room, segments.far_room
+    level = torch.zeros_like(margin)
+    for _ in range(ROOT_STEPS):
+        moved_near = torch.minimum(level[:, None], near)
+        moved_far = torch.minimum((level[:, None] - near).clamp(min=0), far)
+        missing = margin - (segments.near_weight * moved_near + segments.far_weight * moved_far).sum(1)
+        on_near, on_far = level[:, None] < near, (level[:, None] >= near) & (moved_far < far)
+        slope = (segments.near_weight * on_near + segments.far_weight * on_far).sum(1)
+        climbing = (missing > ROUNDING * margin) & (slope > 0)
+        if not climbing.any():
+            break
+        level = torch.where(climbing, level + missing / slope, level)
+    return level
+
+
+def _two_slopes_l2(margin: Tensor, segments: Segments) -> Tensor:
+    """Lagrangian dual: r² >= Σ δ_i² + 2 ν (m - Σ decrease_i(δ_i)) with δ optimal for ν, for every multiplier ν >= 0.
+
+    The decrease grows with ν; a bracketed Newton search finds the ν that reaches the margin, the best bound of all.
+    """
+    low, high = torch.zeros_like(margin), torch.full_like(margin, math.inf)
+    multiplier = margin / segments.near_weight.square().sum(1).clamp(min=1.0)
+    best = torch.zeros_like(margin)
+    for _ in range(ROOT_STEPS):
+        squared, missing, slope = _l2_response(margin, segments, multiplier)
+        best = torch.maximum(best, squared + 2 * multiplier * missing)
+        if (missing.abs() <= ROUNDING * margin).all():
+            break
+        low = torch.where(missing > 0, multiplier, low)
+        high = torch.where(missing > 0, high, multiplier)
+        newton = multiplier + missing / slope
+        fallback = torch.where(torch.isinf(high), 2 * multiplier, (low + high) / 2)
+        multiplier = torch.where((newton > low) & (newton < high), newton, fallback)
+    return best.sqrt()
+
+
+def _l2_response(margin: Tensor, segments: Segments, multiplier: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """At multiplier ν: Σ δ_i², what the decrease still misses of the margin, and the decrease's derivative in ν."""
+    near, far = segments.near_weight, segments.far_weight
+    wanted_near, wanted_far = multiplier[:, None] * near, multiplier[:, None] * far - segments.near_room
+    moved_near = torch.minimum(wanted_near, segments.near_room)
+    moved_far = torch.minimum(wanted_far.clamp(min=0), segments.far_room)
+    missing = margin - (near * moved_near + far * moved_far).sum(1)
+    grows_near = near.square() * (wanted_near < segments.near_room)
+    grows_far = far.square() * ((wanted_far > 0) & (wanted_far < segments.far_room))
+    return (moved_near + moved_far).square().sum(1), missing, (grows_near + grows_far).sum(1)
+
+
+def _centered_abs_segments(
+    on_centred: Tensor, on_absolute: Tensor, centred: Tensor, room_down: Tensor, room_up: Tensor
+) -> Segments:
+    """Segments of -(u δ + v (|c + δ| - |c|)): lines that bend where c + δ changes sign.
+
+    Mirrored so that c >= 0: away from the kink the slope of the decrease is -(u + v); towards it u + v, and u - v
+    beyond it.
+    """
+    mirrored = centred < 0
+    sign = torch.where(mirrored, -1.0, 1.0)
+    near_slope = sign * on_centred + on_absolute
+    beyond_slope = sign * on_centred - on_absolute
+    away_room = torch.where(mirrored, room_down, room_up)
+    towards_room = torch.where(mirrored, room_up, room_down)
+    kink = torch.minimum(centred.abs(), towards_room)
+    if torch.isinf(away_room).any() or torch.isinf(towards_room).any():
+        return _unbounded_segments(near_slope, beyond_slope, kink)
+    first_length = torch.where(near_slope >= 0, kink, away_room)
+    first_decrease = first_length * near_slope.abs()
+    last_decrease = near_slope * kink + beyond_slope * (towards_room - kink)
+    return _concave_envelope(first_length, first_decrease, towards_room, last_decrease)
+
+
+def _unbounded_segments(near_slope: Tensor, beyond_slope: Tensor, kink: Tensor) -> Segments:
+    """Envelope in the free domain: two slopes where the line bends down on its way, else the steeper one for ever."""
+    bends_down = (near_slope >= 0) & (beyond_slope < near_slope)
+    steepest = torch.maximum(near_slope.abs(), beyond_slope)
+    near_room = torch.where(bends_down, kink, math.inf)
+    far_weight = torch.where(bends_down, beyond_slope.clamp(min=0), 0.0)
+    return Segments(steepest, near_room, far_weight, torch.where(bends_down, math.inf, 0.0))
+
+
+def _concave_envelope(length_a: Tensor, value_a: Tensor, length_b: Tensor, value_b: Tensor) -> Segments:
+    """Least concave non-decreasing function above (0, 0) and two points: the steeper point first, then the other."""
+    slope_a = torch.where(length_a > 0, value_a / length_a, 0.0)
+    slope_b = torch.where(length_b > 0, value_b / length_b, 0.0)
+    # On equal slopes the nearer point goes first: the other one continues its segment.
+    a_first = (slope_a > slope_b) | ((slope_a == slope_b) & (length_a <= length_b))
+    near_room, near_value = torch.where(a_first, length_a, length_b), torch.where(a_first, value_a, value_b)
+    last_room, last_value = torch.where(a_first, length_b, length_a), torch.where(a_first, value_b, value_a)
+    continues = (last_room > near_room) & (last_value > near_value.clamp(min=0))
+    near_weight = torch.maximum(slope_a, slope_b).clamp(min=0)
+    far_room = torch.where(continues, last_room - near_room, 0.0)
+    far_weight = torch.where(continues, (last_value - near_value) / far_room, 0.0)
+    return Segments(near_weight, near_room, torch.minimum(far_weight, near_weight), far_room)
