@@ -1,0 +1,32 @@
+"""Networks whose score has a known Lipschitz constant, so that radius = score / constant.
+
+Cayley and SLL layers are 1-Lipschitz in l2, distance layers in linf; ``certify`` gives radii.
+"""
+
+from baselines.lipschitz.certify import certify, lipschitz_bound
+from baselines.lipschitz.linf import scheduled_exponent, set_exponent
+from baselines.lipschitz.losses import margin_loss
+from baselines.lipschitz.networks import (
+    LipschitzNetwork,
+    cayley_convnet,
+    cayley_mlp,
+    cayley_resnet9,
+    linf_distance_net,
+    sll_convnet,
+    sll_mlp,
+)
+
+__all__ = [
+    "LipschitzNetwork",
+    "cayley_convnet",
+    "cayley_mlp",
+    "cayley_resnet9",
+    "certify",
+    "linf_distance_net",
+    "lipschitz_bound",
+    "margin_loss",
+    "scheduled_exponent",
+    "set_exponent",
+    "sll_convnet",
+    "sll_mlp",
+]

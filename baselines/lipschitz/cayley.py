@@ -1,0 +1,101 @@
+"""Orthogonal layers by the Cayley transform (Trockman and Kolter, ICLR 2021): 1-Lipschitz in l2."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from baselines.lipschitz.layers import CachedWeight, spectral_norm
+
+
+def cayley_transform(weight: Tensor) -> Tensor:
+    """Map (..., m, n) matrices to semi-orthogonal ones of the same shape (Trockman and Kolter, 2021, section 3).
+
+    With m >= n, U the upper n rows, V the others and A = U - U* + V*V, the result is
+    [(I + A)^-1 (I - A); -2 V (I + A)^-1], whose columns are orthonormal. With m < n its rows are.
+    """
+    rows, columns = weight.shape[-2:]
+    if rows < columns:
+        return cayley_transform(weight.mH).mH
+    upper, lower = weight[..., :columns, :], weight[..., columns:, :]
+    skew = upper - upper.mH + lower.mH @ lower
+    identity = torch.eye(columns, dtype=weight.dtype, device=weight.device)
+    # The Hermitian part of I + A is at least I, so the inverse exists and is well conditioned.
+    inverse = torch.linalg.inv(identity + skew)
+    # (I + A)^-1 (I - A) = 2 (I + A)^-1 - I saves one product.
+    return torch.cat([2 * inverse - identity, -2 * lower @ inverse], dim=-2)
+
+
+class CayleyLinear(CachedWeight):
+    """x (N, in_features) -> W x + b (N, out_features) with W semi-orthogonal."""
+
+    norm = "l2"
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.raw = nn.Parameter(nn.init.xavier_normal_(torch.empty(out_features, in_features)))
+        self.gain = nn.Parameter(self.raw.detach().norm().reshape(1))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def compute_weight(self) -> Tensor:
+        # The gain frees the length of the raw weight, which sets how far W is from +-I (as in the paper's code).
+        return cayley_transform(self.gain * self.raw / self.raw.norm())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight(), self.bias)
+
+    def lipschitz_bound(self) -> float:
+        """Return the spectral norm of W."""
+        return spectral_norm(self.weight())
+
+
+class CayleyConv2d(CachedWeight):
+    """Circular convolution (N, in, H, W) -> (N, out, H, W), semi-orthogonal at every frequency.
+
+    The Fourier transform block-diagonalises a circular convolution into one (out, in) matrix per frequency; the Cayley
+    transform of each block makes the whole operator semi-orthogonal. ``size`` is (H, W), fixed at construction.
+    """
+
+    norm = "l2"
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        self.size = size
+        self.raw = nn.Parameter(torch.randn(shape) / math.sqrt(in_channels * kernel_size**2))
+        self.gain = nn.Parameter(self.raw.detach().norm().reshape(1))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+
+    def compute_weight(self) -> Tensor:
+        """Return the complex blocks (H, W // 2 + 1, out, in)."""
+        kernel = self.gain * self.raw / self.raw.norm()
+        return cayley_transform(self._spectrum(kernel))
+
+    def _spectrum(self, kernel: Tensor) -> Tensor:
+        """Discrete Fourier transform of the centred kernel; kernels larger than the image wrap around it."""
+        height, width = self.size
+        offsets = torch.arange(kernel.shape[-1], device=kernel.device) - kernel.shape[-1] // 2
+        down = _fourier_matrix(height, height, offsets, kernel.dtype)
+        across = _fourier_matrix(width, width // 2 + 1, offsets, kernel.dtype)
+        return torch.einsum("hk,wl,oikl->hwoi", down, across, kernel.to(down.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2:] != self.size:
+            raise ValueError(
+                f"image size {tuple(x.shape[-2:])} differs from {self.size}: build the layer for it"
+            )
+        spectrum = torch.fft.rfft2(x).permute(2, 3, 1, 0)
+        filtered = (self.weight() @ spectrum).permute(3, 2, 0, 1)
+        return torch.fft.irfft2(filtered, s=self.size) + self.bias[:, None, None]
+
+    def lipschitz_bound(self) -> float:
+        """Return the largest singular value over all frequencies: the spectral norm of the circular convolution."""
+        return spectral_norm(self.weight())
+
+
+def _fourier_matrix(period: int, frequencies: int, offsets: Tensor, dtype: torch.dtype) -> Tensor:
+    """exp(-2 pi i f k / period) for f < frequencies and the given offsets k, as (frequencies, len(offsets))."""
+    product = torch.outer(torch.arange(frequencies, device=offsets.device), offsets)
+    # Reducing modulo the period in integers keeps the angles small and so exact to the last bits.
+    angle = -2 * math.pi * torch.remainder(product, period).to(dtype) / period
+    return torch.polar(torch.ones_like(angle), angle)

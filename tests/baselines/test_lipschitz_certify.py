@@ -1,0 +1,230 @@
+"""Certificates of Lipschitz networks: exact on linear scores, never beaten by attacks on trained networks."""
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from baselines.lipschitz import (
+    LipschitzNetwork,
+    cayley_convnet,
+    cayley_mlp,
+    cayley_resnet9,
+    certify,
+    linf_distance_net,
+    lipschitz_bound,
+    margin_loss,
+    set_exponent,
+    sll_convnet,
+    sll_mlp,
+)
+from baselines.lipschitz.linf import LinfDistance
+
+SHAPE = (1, 7, 6)
+NETWORKS: dict[str, Callable[[], LipschitzNetwork]] = {
+    "cayley_mlp": lambda: cayley_mlp(SHAPE, (20, 9)),
+    "cayley_convnet": lambda: cayley_convnet(SHAPE, width=4, dense=10),
+    "cayley_resnet9": lambda: cayley_resnet9(SHAPE, width=2),
+    "sll_mlp": lambda: sll_mlp(SHAPE, (16, 16)),
+    "sll_convnet": lambda: sll_convnet(SHAPE, width=4, depth=1, dense=8),
+    "linf_distance_net": lambda: linf_distance_net(SHAPE, (16, 16)),
+}
+every_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def images(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Bright (1) or dark (0) upper halves, noisy elsewhere."""
+    generator = torch.Generator().manual_seed(seed)
+    y = (torch.arange(count) % 2).float()
+    x = 0.6 * torch.rand((count, *SHAPE), generator=generator)
+    x[:, :, :3] += 0.4 * y[:, None, None, None]
+    return x, y
+
+
+@cache
+def trained(name: str) -> LipschitzNetwork:
+    """The network after 60 real steps, through a finite exponent where it has one."""
+    x, y = images(64, seed=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = NETWORKS[name]()
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+        for step in range(60):
+            set_exponent(network, 8.0 if step < 30 else math.inf)
+            loss = margin_loss(network(x), y, margin=0.3)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return network.double().eval()
+
+
+def sensitive_inputs(network: LipschitzNetwork) -> Tensor:
+    x, _ = images(60, seed=2)
+    x = x.double()
+    return x[network(x) > 0]
+
+
+def jacobians(function: nn.Module, x: Tensor) -> Tensor:
+    """(N, outputs, d) Jacobians at each x, one backward pass per output."""
+    x = x.clone().requires_grad_()
+    outputs = function(x).flatten(1)
+    rows = [
+        torch.autograd.grad(outputs[:, k].sum(), x, retain_graph=True)[0] for k in range(outputs.shape[1])
+    ]
+    return torch.stack(rows, dim=1).flatten(2)
+
+
+def attack(network: LipschitzNetwork, x: Tensor, radius: Tensor, norm: str, steps: int = 60) -> Tensor:
+    """Lowest score (N,) that projected gradient descent finds on the balls around x, from the centre and at random."""
+    radius = radius[:, None, None, None]
+    best = network(x).detach()
+    for start in (
+        torch.zeros_like(x),
+        torch.randn(x.shape, generator=torch.Generator().manual_seed(3)).to(x),
+    ):
+        delta = project(start, radius, norm)
+        for step in range(steps):
+            delta = delta.detach().requires_grad_()
+            score = network(x + delta)
+            best = torch.minimum(best, score.detach())
+            (slope,) = torch.autograd.grad(score.sum(), delta)
+            length = slope.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]
+            direction = slope.sign() if norm == "linf" else slope / length
+            delta = project(delta.detach() - radius * direction * (0.5 if step < 20 else 0.05), radius, norm)
+    return best
+
+
+def project(delta: Tensor, radius: Tensor, norm: str) -> Tensor:
+    if norm == "linf":
+        return delta.clamp(-radius, radius)
+    length = delta.flatten(1).norm(dim=1)[:, None, None, None]
+    return delta * (radius / length.clamp_min(1e-12)).clamp_max(1)
+
+
+@every_network
+def test_trained_networks_separate_the_classes(name):
+    x, y = images(60, seed=2)
+    right = (trained(name)(x.double()) > 0) == (y > 0)
+    assert right.double().mean() > 0.9
+
+
+@every_network
+def test_bound_of_trained_networks_is_one(name):
+    network = trained(name)
+    assert lipschitz_bound(network.body, network.norm) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "linf_distance_net"])
+def test_singular_values_of_the_whole_jacobian_are_at_most_one(name):
+    network = trained(name)
+    x = torch.rand(50, *SHAPE, generator=torch.Generator().manual_seed(4)).double()
+    for function in (network.body, network.body[:-1]):
+        assert torch.linalg.svdvals(jacobians(function, x)).max() <= 1 + 1e-9
+
+
+def test_linf_distance_net_moves_by_at_most_the_linf_distance():
+    network = trained("linf_distance_net")
+    generator = torch.Generator().manual_seed(5)
+    x = torch.rand(10_000, *SHAPE, generator=generator).double()
+    scale = torch.rand(10_000, 1, 1, 1, generator=generator).double() ** 3
+    other = x + scale * (2 * torch.rand(x.shape, generator=generator).double() - 1)
+    with torch.no_grad():
+        change = (network(x) - network(other)).abs()
+    distance = (x - other).flatten(1).abs().amax(dim=1)
+    assert (change <= distance + 1e-12).all()
+    assert (change > 0.5 * distance).any(), "the pairs say nothing about a score that hardly moves"
+
+
+@every_network
+def test_no_attack_succeeds_inside_the_radius(name):
+    network = trained(name)
+    x = sensitive_inputs(network)
+    radius = certify(network, x, [network.norm])[network.norm]
+    assert (radius > 0).all()
+    lowest = attack(network, x, radius, network.norm)
+    assert (lowest > 0).all()
+    assert (lowest < 0.7 * network(x)).any(), "an attack that moves no score proves nothing"
+
+
+@every_network
+def test_attacks_succeed_not_far_outside_the_radius(name):
+    """The certificates are not vacuous: an attack finds a counterexample within a few radii."""
+    network = trained(name)
+    x = sensitive_inputs(network)
+    radius = certify(network, x, [network.norm])[network.norm]
+    assert (attack(network, x, 4 * radius, network.norm) <= 0).double().mean() > 0.5
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_linear_scores_are_certified_exactly_in_the_native_norm(norm):
+    layer = nn.Linear(6, 1).double()
+    network = LipschitzNetwork(nn.Sequential(nn.Flatten(), layer), norm).double().eval()
+    network.threshold.fill_(-3.0)
+    x = torch.rand(20, 6, generator=torch.Generator().manual_seed(6))
+    radii = certify(network, x, ["l1", "l2", "linf"])
+    weight = layer.weight.detach().squeeze(0)
+    margin = x.double() @ weight + layer.bias.detach() + 3.0
+    for name, dual in (("l1", math.inf), ("l2", 2), ("linf", 1)):
+        exact = margin / torch.linalg.vector_norm(weight, ord=dual)
+        assert (radii[name] <= exact).all()
+        if name == norm:
+            torch.testing.assert_close(radii[name], exact, rtol=1e-8, atol=0)
+
+
+def test_conversions_between_norms():
+    x, _ = images(20, seed=7)
+    l2 = certify(trained("cayley_mlp"), x, ["l1", "l2", "linf"])
+    assert torch.equal(l2["l1"], l2["l2"])
+    torch.testing.assert_close(l2["linf"], l2["l2"] / math.sqrt(42))
+    assert (l2["linf"] * math.sqrt(42) <= l2["l2"]).all()
+    linf = certify(trained("linf_distance_net"), x, ["l1", "l2", "linf"])
+    assert torch.equal(linf["l1"], linf["linf"]) and torch.equal(linf["l2"], linf["linf"])
+
+
+def test_the_threshold_shifts_the_radius():
+    network = trained("cayley_mlp")
+    x = sensitive_inputs(network)
+    before = certify(network, x, ["l2"])["l2"]
+    network.threshold += 0.05
+    try:
+        after = certify(network, x, ["l2"])["l2"]
+    finally:
+        network.threshold -= 0.05
+    torch.testing.assert_close(after, (before - 0.05).clamp_min(0), rtol=0, atol=1e-8)
+
+
+def test_nothing_is_certified_for_negative_scores_and_inputs_that_are_no_numbers():
+    for name in ("cayley_mlp", "linf_distance_net"):
+        network = trained(name)
+        x, _ = images(20, seed=2)
+        x[0, 0, 0, 0], x[1, 0, 0, 0] = math.nan, math.inf
+        radius = certify(network, x, ["l2"])["l2"]
+        assert (radius[:2] == 0).all()
+        assert (radius[2:][network(x.double())[2:] <= 0] == 0).all()
+
+
+@pytest.mark.parametrize("spoil", [nn.Module.float, nn.Module.train])
+def test_certificates_need_float64_and_evaluation_mode(spoil):
+    network = spoil(NETWORKS["cayley_mlp"]().double().eval())
+    with pytest.raises(ValueError, match=r"double\(\)\.eval\(\)"):
+        certify(network, images(2, seed=1)[0], ["l2"])
+
+
+def test_layers_without_a_bound_are_named():
+    with pytest.raises(ValueError, match="BatchNorm1d"):
+        lipschitz_bound(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(3)), "l2")
+    with pytest.raises(ValueError, match="LinfDistance"):
+        lipschitz_bound(LinfDistance(3, 2), "l2")
+
+
+def test_convolutional_networks_need_images():
+    with pytest.raises(ValueError, match="not an image"):
+        cayley_convnet((30,))
+
+
+def test_margin_loss_is_zero_beyond_the_margin():
+    score, y = torch.tensor([0.6, -0.6, 0.2, 0.2]), torch.tensor([1.0, 0.0, 1.0, 0.0])
+    assert margin_loss(score, y, margin=0.5).item() == pytest.approx((0 + 0 + 0.3 + 0.7) / 4)
