@@ -1,0 +1,72 @@
+"""What the adapters of Lipschitz networks share: training with a margin, calibration, radius = score / constant."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from baselines.lipschitz import LipschitzNetwork, certify, margin_loss
+from bench.calibration import balanced_threshold
+from bench.contract import Curve, FitContext, Method, Radii, TrainingData
+from fcnn.training import train
+
+
+class LipschitzMethod(Method):
+    """Base of the methods whose score has a known Lipschitz constant in ``native_norm``.
+
+    The network is trained in float32 and then cast to float64: that one function predicts and is certified.
+    """
+
+    guarantee = "deterministic"
+    native_norm: ClassVar[str]
+
+    model: LipschitzNetwork
+
+    @abstractmethod
+    def network(self, input_shape: tuple[int, ...]) -> LipschitzNetwork:
+        """Return an untrained network with its constant known in ``native_norm``."""
+
+    def curves(self) -> Sequence[Curve]:
+        return [Curve("lipschitz", "free", native=(self.native_norm,))]
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, done: float) -> Tensor:
+        """Margin loss of the scores; ``done`` is the share of training done."""
+        return margin_loss(model(x), y, self.settings.margin)
+
+    def fit(self, data: TrainingData, context: FitContext) -> None:
+        self.model.float()
+        train(
+            self.model,
+            self.loss,
+            (data.x, data.y),
+            self.settings.train,
+            seed=context.seed,
+            checkpoint=context.checkpoint,
+            progress=context.progress,
+        )
+        self.model.double()
+
+    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
+        with torch.no_grad():
+            scores = torch.cat([self.score(batch) for batch in x.split(self.batch_size)])
+        self.model.threshold += balanced_threshold(scores, y)
+
+    def score(self, x: Tensor) -> Tensor:
+        return self.model(x.double())
+
+    def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
+        return {norm: Radii.from_radius(radius) for norm, radius in certify(self.model, x, norms).items()}
+
+    def use_linear(self, weight: Tensor, bias: float) -> None:
+        layer = nn.Linear(weight.numel(), 1, dtype=torch.float64)
+        layer.load_state_dict(
+            {"weight": weight.reshape(1, -1), "bias": torch.tensor([bias], dtype=torch.float64)}
+        )
+        body = nn.Sequential(nn.Flatten(), layer)
+        self.model = LipschitzNetwork(body, self.native_norm).double().eval().to(self.device)
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.model.double().eval()
+        super().load_state(state)

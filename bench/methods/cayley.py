@@ -1,0 +1,43 @@
+"""Orthogonal (Cayley) networks: dense, small convolutional or ResNet9."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from baselines.lipschitz import LipschitzNetwork, cayley_convnet, cayley_mlp, cayley_resnet9
+from bench.methods._lipschitz import LipschitzMethod
+from fcnn.training import TrainSettings
+
+
+@dataclass(frozen=True)
+class CayleySettings:
+    """Recipe of an orthogonal network.
+
+    network: ``mlp`` with layers ``hidden``; ``convnet`` or ``resnet9`` for images, ``width`` channels at first.
+    margin: of the loss, in units of the l2 radius.
+    """
+
+    network: Literal["mlp", "convnet", "resnet9"] = "mlp"
+    hidden: tuple[int, ...] = (200, 50)
+    width: int = 16
+    margin: float = 0.5
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=40, batch_size=64))
+
+
+class Cayley(LipschitzMethod):
+    """Network of orthogonal layers (Cayley transform) and MaxMin, whose score is 1-Lipschitz in l2.
+
+    Guarantee: deterministic, native in l2. Source: Trockman and Kolter, "Orthogonalizing Convolutional Layers with the
+    Cayley Transform", ICLR 2021 (arXiv 2104.07167).
+    """
+
+    name = "cayley"
+    title = "Cayley"
+    reference = "Trockman and Kolter, ICLR 2021"
+    native_norm = "l2"
+    Settings = CayleySettings
+
+    def network(self, input_shape: tuple[int, ...]) -> LipschitzNetwork:
+        if self.settings.network == "mlp":
+            return cayley_mlp(input_shape, self.settings.hidden)
+        builder = cayley_convnet if self.settings.network == "convnet" else cayley_resnet9
+        return builder(input_shape, self.settings.width)
