@@ -74,11 +74,14 @@ class RadiusSearch:
         )
 
     def _search_batch(self, method: str, domain: str, x: Tensor, start: Tensor) -> CertifiedRadii:
-        score = self.score.score(x.reshape(-1, *self.score.input_shape))
+        images = x.reshape(-1, *self.score.input_shape)
+        score = self.score.score(images)
         slack = RELATIVE_SLACK * score.abs() + ABSOLUTE_SLACK
 
+        everything = self.score.balls(images, self.norm, domain)
+
         def margin(index: Tensor, radius: Tensor) -> Tensor:
-            balls = Balls(x[index], radius, self.norm, domain)
+            balls = everything.select(index).with_radius(radius)
             return self.score.lower(balls, method, self.slopes, enough=slack[index]) - slack[index]
 
         limit, covers = self._limits(x, domain)
