@@ -1,0 +1,20 @@
+"""Complete verification of small ReLU networks by branch and bound (alpha,beta-CROWN): see ``verify``, ``certify``."""
+
+from baselines.branch_and_bound.chain import Chain, UnsupportedNetwork, to_chain
+from baselines.branch_and_bound.radius import CertifiedRange, certify
+from baselines.branch_and_bound.search import verify
+from baselines.branch_and_bound.settings import Budget, Outcome, Search, Status, Verdicts
+
+__all__ = [
+    "Budget",
+    "CertifiedRange",
+    "Chain",
+    "Outcome",
+    "Search",
+    "Status",
+    "UnsupportedNetwork",
+    "Verdicts",
+    "certify",
+    "to_chain",
+    "verify",
+]

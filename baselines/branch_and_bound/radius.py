@@ -1,0 +1,185 @@
+"""Certified radii by branch and bound: a lower and an upper end per input."""
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from baselines.branch_and_bound.chain import Chain, to_chain
+from baselines.branch_and_bound.region import ORDER
+from baselines.branch_and_bound.search import check, verify
+from baselines.branch_and_bound.settings import (
+    DEFAULT_BUDGET,
+    DEFAULT_SEARCH,
+    Budget,
+    Outcome,
+    Search,
+    Verdicts,
+)
+
+# Rounding in float64 is far below what the radius gives up.
+SHAVE = 1e-9
+CROSSING_STEPS = 60
+# Before any splitting the search brackets the radius this coarsely, by bounds and attacks that are quick.
+COARSE_TOLERANCE = 0.02
+FIRST_SHARE = 0.05
+# The first try after that lies this share of the tolerance below the upper end.
+PROBE_SHARE = 0.9
+PROBE_DOMAINS = 64
+
+
+@dataclass(frozen=True)
+class CertifiedRange:
+    """What is known of the distance from N inputs to the nearest counterexample.
+
+    radius: (N,) float64, every allowed input closer than this has a positive score (inf: all allowed inputs have).
+    radius_upper: (N,) float64, norm of a perturbation to a score <= 0; inf where none is known.
+    outcome: (N,) of Outcome. reached_limit: (N,) whether ``radius`` is the largest radius that was to be tried.
+    """
+
+    radius: Tensor
+    radius_upper: Tensor
+    outcome: np.ndarray
+    reached_limit: Tensor
+
+
+def certify(
+    model: nn.Module | Chain,
+    x: Tensor,
+    norm: str,
+    domain: str = "free",
+    budget: Budget = DEFAULT_BUDGET,
+    search: Search = DEFAULT_SEARCH,
+    tolerance: float = 1e-3,
+    start: Tensor | None = None,
+    max_radius: float | None = None,
+) -> CertifiedRange:
+    """Bracket the radius of each input of x (N, *shape): bounds and attacks first, then bisection by ``verify``.
+
+    budget: per radius tried (max_domains) and per input (seconds). tolerance: relative width at which an input is
+    done. start: (N,) radii that are certified already, by any method. max_radius: largest radius tried; by default
+    the diameter of the unit box. Inputs whose score is not positive get radius 0. Raises as ``verify`` does.
+    """
+    check(x, norm, domain)
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance is {tolerance}: it must lie between 0 and 1")
+    if max_radius is not None and not max_radius > 0:
+        raise ValueError(f"max_radius is {max_radius}: it must be positive")
+    chain = model if isinstance(model, Chain) else to_chain(model, tuple(x.shape[1:]), x.device)
+    bracket = _Bracket(chain, x.detach().flatten(1).double(), norm, domain, start, max_radius)
+    deadline = None if budget.seconds is None else time.monotonic() + budget.seconds * len(x)
+    quick = replace(search, rounds=0, root_steps=search.steps, restarts=1)
+    bracket.narrow(Budget(max_domains=0), quick, max(tolerance, COARSE_TOLERANCE), deadline)
+    bracket.reopen()
+    bracket.probe(Budget(min(budget.max_domains, PROBE_DOMAINS)), search, tolerance, deadline)
+    bracket.narrow(budget, search, tolerance, deadline)
+    return bracket.result(tolerance)
+
+
+class _Bracket:
+    """Radii between which the answer lies, one pair per input, and the radius above which the budget did not do."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        x: Tensor,
+        norm: str,
+        domain: str,
+        start: Tensor | None,
+        max_radius: float | None,
+    ) -> None:
+        self.chain, self.x, self.norm, self.domain = chain, x, norm, domain
+        positive = chain.score(x) > 0
+        self.limit, self.covers = _limits(x, norm, domain, max_radius)
+        lower = torch.zeros_like(self.limit) if start is None else start.to(self.limit).clamp(min=0)
+        self.lower = torch.where(positive, torch.minimum(lower, self.limit), 0.0)
+        self.upper = torch.zeros_like(self.lower).masked_fill(positive, torch.inf)
+        self.ceiling = torch.minimum(self.upper, self.limit)
+
+    def reopen(self) -> None:
+        """Forget at which radii the budget did not do, since the next one is larger."""
+        self.ceiling = torch.minimum(self.upper, self.limit)
+
+    def narrow(self, budget: Budget, search: Search, tolerance: float, deadline: float | None) -> None:
+        """Bisect until each bracket's relative width is at most ``tolerance``, or the time is up."""
+        while True:
+            index = self._wider_than(tolerance)
+            if not len(index) or _is_past(deadline):
+                return
+            self._try(index, self._next_radius(index), budget, search, deadline)
+
+    def probe(self, budget: Budget, search: Search, tolerance: float, deadline: float | None) -> None:
+        """Try just below the upper end, which the attack often leaves at the answer; a failure is forgotten."""
+        index = self._wider_than(tolerance)
+        index = index[torch.isfinite(self.upper[index])]
+        if len(index) and not _is_past(deadline):
+            self._try(index, (1 - PROBE_SHARE * tolerance) * self.ceiling[index], budget, search, deadline)
+            self.reopen()
+
+    def _wider_than(self, tolerance: float) -> Tensor:
+        return (self.ceiling - self.lower > tolerance * self.ceiling).nonzero()[:, 0]
+
+    def _try(
+        self, index: Tensor, radius: Tensor, budget: Budget, search: Search, deadline: float | None
+    ) -> None:
+        """Decide the inputs at an index at one radius each, and narrow their brackets accordingly."""
+        seconds = None if deadline is None else max(deadline - time.monotonic(), 1e-3) / len(index)
+        within = replace(budget, seconds=seconds)
+        verdicts = verify(self.chain, self.x[index], radius, self.norm, self.domain, within, search)
+        self._learn(index, radius, verdicts)
+
+    def _next_radius(self, index: Tensor) -> Tensor:
+        """The middle of each bracket; growing steps while no upper end is known, the limit itself at last."""
+        lower, ceiling = self.lower[index], self.ceiling[index]
+        unknown = torch.isinf(self.upper[index]) & (ceiling >= self.limit[index])
+        growing = torch.where(lower > 0, 2 * lower, FIRST_SHARE * ceiling)
+        return torch.where(unknown, torch.minimum(growing, ceiling), (lower + ceiling) / 2)
+
+    def _learn(self, index: Tensor, radius: Tensor, verdicts: Verdicts) -> None:
+        robust = torch.as_tensor(verdicts.robust, device=index.device)
+        wrong = torch.as_tensor(verdicts.not_robust, device=index.device)
+        self.lower[index[robust]] = radius[robust]
+        self.ceiling[index[~robust]] = radius[~robust]
+        if bool(wrong.any()):
+            hit = index[wrong]
+            distance = self._crossing(self.x[hit], verdicts.counterexample[wrong])
+            self.upper[hit] = torch.minimum(self.upper[hit], distance)
+            self.ceiling[hit] = torch.maximum(
+                torch.minimum(self.upper[hit], self.ceiling[hit]), self.lower[hit]
+            )
+
+    def _crossing(self, x: Tensor, point: Tensor) -> Tensor:
+        """Distance (N,) of the score's sign change on the way from x to each counterexample."""
+        near, far = torch.zeros_like(x[:, :1]), torch.ones_like(x[:, :1])
+        for _ in range(CROSSING_STEPS):
+            middle = (near + far) / 2
+            wrong = (self.chain.score(x + middle * (point - x)) <= 0)[:, None]
+            near, far = torch.where(wrong, near, middle), torch.where(wrong, middle, far)
+        return torch.linalg.vector_norm(far * (point - x), ord=ORDER[self.norm], dim=1)
+
+    def result(self, tolerance: float) -> CertifiedRange:
+        """The brackets, the lower end shaved against rounding and infinite where the whole domain is covered."""
+        reached = self.lower >= self.limit
+        radius = torch.where(reached & self.covers, torch.inf, self.lower * (1 - SHAVE))
+        exact = reached | (self.upper - self.lower <= tolerance * self.upper)
+        outcome = np.full(len(radius), Outcome.TIMEOUT, dtype=object)
+        outcome[(radius > 0).cpu().numpy()] = Outcome.LOWER_BOUND
+        outcome[exact.cpu().numpy()] = Outcome.EXACT
+        return CertifiedRange(radius, self.upper, outcome, reached)
+
+
+def _is_past(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() > deadline
+
+
+def _limits(x: Tensor, norm: str, domain: str, max_radius: float | None) -> tuple[Tensor, Tensor]:
+    """Largest radius to try (N,), and whether (N,) that ball covers all of the domain."""
+    order = ORDER[norm]
+    diameter = float(torch.linalg.vector_norm(torch.ones_like(x[0]), ord=order)) if len(x) else 1.0
+    limit = torch.full_like(x[:, 0], diameter if max_radius is None else max_radius)
+    if domain == "free":
+        return limit, torch.zeros_like(limit, dtype=torch.bool)
+    corner = torch.linalg.vector_norm(torch.maximum(x, 1 - x), ord=order, dim=1) * (1 + SHAVE)
+    return torch.minimum(limit, corner), corner <= limit * (1 + SHAVE)
