@@ -100,10 +100,11 @@ def in_domain(margin: Tensor, weights: Tensor, caps: Tensor, norm: str) -> Tenso
     _check_non_negative(caps, "caps")
     free = _free_radius(margin, weights, norm)
     scale, weights = _rescale(weights)
-    caps = caps.masked_fill(weights == 0, 0.0)
+    if not torch.isfinite(caps.sum()):
+        caps = caps.masked_fill(weights == 0, 0.0)
     margin = (margin / scale).clamp(max=LARGEST)
     within = {"l1": _knapsack_l1, "l2": _knapsack_l2, "linf": _knapsack_linf}[norm](margin, weights, caps)
-    reachable = (weights * caps).sum(1) >= margin
+    reachable = torch.linalg.vecdot(weights, caps) >= margin
     within = torch.where(reachable | (margin == 0), within, math.inf)
     # The free radius is never larger but for rounding: the maximum keeps the order of the certificates exact.
     return torch.maximum(within, free)
@@ -158,45 +159,54 @@ def _free_radius(margin: Tensor, slope: Tensor, norm: str) -> Tensor:
 
 
 def _knapsack_l2(margin: Tensor, weights: Tensor, caps: Tensor) -> Tensor:
-    """Newton on μ -> Σ w_i min(μ w_i, cap_i), concave, from below; every iterate's norm is a valid radius."""
-    squares = weights.square()
-    level = margin / squares.sum(1).clamp(min=1.0)
-    for _ in range(NEWTON_STEPS):
-        moved = torch.minimum(level[:, None] * weights, caps)
-        missing = margin - (weights * moved).sum(1)
-        slope = torch.where(moved < caps, squares, 0.0).sum(1)
-        climbing = (missing > ROUNDING * margin) & (slope > 0)
-        if not climbing.any():
-            break
-        level = torch.where(climbing, level + missing / slope, level)
-    return torch.linalg.vector_norm(moved, dim=1)
+    """|δ_i| = min(μ w_i, cap_i) for the μ that reaches the margin; the norm of δ is valid for any smaller μ too."""
+    level = _climb(margin, weights, caps, proportional=True)
+    return torch.linalg.vector_norm(torch.minimum(level[:, None] * weights, caps), dim=1)
 
 
 def _knapsack_linf(margin: Tensor, weights: Tensor, caps: Tensor) -> Tensor:
-    """Newton on r -> Σ w_i min(r, cap_i), concave, from below; every iterate is a valid radius."""
-    level = margin / weights.sum(1).clamp(min=1.0)
+    """|δ_i| = min(r, cap_i) for the r that reaches the margin; any smaller r is valid too."""
+    return _climb(margin, weights, caps, proportional=False)
+
+
+def _climb(margin: Tensor, weights: Tensor, caps: Tensor, proportional: bool) -> Tensor:
+    """Level at which Σ w_i min(level [w_i], cap_i) reaches the margin, with the factor w_i where ``proportional``.
+
+    Newton's method from below on a concave function. Rows that have arrived are dropped once they are half of all.
+    """
+    slopes = weights.square() if proportional else weights
+    level = margin / slopes.sum(1).clamp(min=1.0)
+    reached, rows = level.clone(), torch.arange(len(level), device=level.device)
     for _ in range(NEWTON_STEPS):
-        missing = margin - (weights * torch.minimum(level[:, None], caps)).sum(1)
-        slope = torch.where(caps > level[:, None], weights, 0.0).sum(1)
+        moved = torch.minimum(level[:, None] * weights if proportional else level[:, None], caps)
+        missing = margin - torch.linalg.vecdot(weights, moved)
+        slope = torch.linalg.vecdot(slopes, (caps - moved).sign())
         climbing = (missing > ROUNDING * margin) & (slope > 0)
-        if not climbing.any():
-            break
         level = torch.where(climbing, level + missing / slope, level)
-    return level
+        reached[rows] = level
+        left = climbing.nonzero()[:, 0]
+        if len(left) == 0:
+            break
+        if 2 * len(left) <= len(rows):
+            rows, margin, level = rows[left], margin[left], level[left]
+            weights, slopes, caps = (values.index_select(0, left) for values in (weights, slopes, caps))
+    return reached
 
 
 def _knapsack_l1(margin: Tensor, weights: Tensor, caps: Tensor) -> Tensor:
     """Fill coordinates by falling weight; only the heaviest are looked at, more of them where they do not suffice."""
     radius = torch.full_like(margin, math.inf)
-    open_rows = torch.arange(len(margin), device=margin.device)
-    size = FIRST_SELECTION
-    while len(open_rows):
-        size = min(size, weights.shape[1])
-        heaviest, index = weights[open_rows].topk(size, dim=1)
-        filled, enough = _fill(margin[open_rows], heaviest, caps[open_rows].gather(1, index))
-        radius[open_rows] = torch.where(enough, filled, math.inf)
-        open_rows = open_rows[~enough] if size < weights.shape[1] else open_rows[:0]
-        size *= 4
+    rows = torch.arange(len(margin), device=margin.device)
+    size = min(FIRST_SELECTION, weights.shape[1])
+    while len(rows):
+        heaviest, index = weights.topk(size, dim=1)
+        filled, enough = _fill(margin, heaviest, caps.gather(1, index))
+        radius[rows[enough]] = filled[enough]
+        if size == weights.shape[1]:
+            break
+        missed = (~enough).nonzero()[:, 0]
+        rows, margin, weights, caps = rows[missed], margin[missed], weights[missed], caps[missed]
+        size = min(4 * size, weights.shape[1])
     return radius
 
 

@@ -6,6 +6,7 @@ on request, that point. Everything is computed in float64 on the function that `
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from fcnn.certificates import NORMS, check_norm, closed_form, separable
 from fcnn.classifier import BYTES_PER_FLOAT64, MEMORY_BUDGET, FeatureConvexClassifier, check_inputs
 from fcnn.refine import RadiusBounds, RefineSettings, refine
-from fcnn.segments import tangent_radius
+from fcnn.segments import decrease_segments, segment_radius
 
 # The domains each certificate exists in, its own first.
 CERTIFICATES = {
@@ -90,36 +91,38 @@ def certify_with_bounds(
     pieces: dict[str, list[RadiusBounds]] = {norm: [] for norm in norms}
     for batch in _batches(frozen, x, cuts, memory):
         margin, gradient = frozen.feature_tangent(frozen.feature_map(batch))
-        for norm in pieces:
-            radius = _from_tangent(frozen, batch, margin, gradient, norm, certificate, domain)
+        radii = _from_tangents(frozen, batch, margin, gradient, norms, certificate, domain)
+        for norm, radius in radii.items():
             if certificate == "refined":
                 bounds = refine(frozen, batch, radius, norm, domain, settings)
             else:
-                bounds = RadiusBounds.of_radius(batch, radius)
-            pieces[norm].append(bounds if points else RadiusBounds(bounds.radius, bounds.radius_upper))
+                bounds = RadiusBounds.of_radius(radius, batch if points else None)
+            pieces[norm].append(bounds if points else replace(bounds, point=None))
     return {norm: _join(parts) for norm, parts in pieces.items()}
 
 
-def _from_tangent(
+def _from_tangents(
     classifier: FeatureConvexClassifier,
     x: Tensor,
     margin: Tensor,
     gradient: Tensor,
-    norm: str,
+    norms: Sequence[str],
     certificate: str,
     domain: str,
-) -> Tensor:
-    """Radii (N,) from the tangent at x alone. Maxima keep the order of the certificates against rounding."""
+) -> dict[str, Tensor]:
+    """Radii (N,) in each norm from the tangents at x; maxima keep the order of the certificates against rounding."""
     feature_map = classifier.feature_map
-    radius = closed_form(margin, gradient, feature_map.lipschitz(norm), norm)
-    if certificate == "closed_form":
-        return radius
-    weights = feature_map.tangent_decrease_weights(gradient)
-    if weights is not None:
-        radius = torch.maximum(radius, separable(margin, weights, norm))
-    if certificate == "separable":
-        return radius
-    return torch.maximum(radius, tangent_radius(feature_map, margin, gradient, x, norm, domain))
+    radii = {norm: closed_form(margin, gradient, feature_map.lipschitz(norm), norm) for norm in norms}
+    weights = None if certificate == "closed_form" else feature_map.tangent_decrease_weights(gradient)
+    if weights is None:
+        return radii
+    for norm in radii:
+        radii[norm] = torch.maximum(radii[norm], separable(margin, weights, norm))
+    if certificate != "separable":
+        segments = decrease_segments(feature_map, gradient, x, domain == "box")
+        for norm in radii:
+            radii[norm] = torch.maximum(radii[norm], segment_radius(margin, segments, norm))
+    return radii
 
 
 def _domain(certificate: str, domain: str | None) -> str:

@@ -55,10 +55,10 @@ class RadiusBounds:
     point: Tensor | None = None
 
     @classmethod
-    def of_radius(cls, x: Tensor, radius: Tensor) -> Self:
-        """Certified radii (N,) of x (N, *shape) with no adversarial point known."""
+    def of_radius(cls, radius: Tensor, x: Tensor | None = None) -> Self:
+        """Certified radii (N,), with no adversarial point known of x (N, *shape)."""
         upper = torch.where(radius > 0, torch.full_like(radius, math.inf), 0.0)
-        return cls(radius.clone(), upper, torch.full_like(x, math.nan))
+        return cls(radius.clone(), upper, None if x is None else torch.full_like(x, math.nan))
 
 
 def refine(
@@ -74,7 +74,7 @@ def refine(
     classifier: ``frozen()``; x: (N, *shape) float64; radius (N,): certified already in this norm and domain ("free" or
     "box"). Inputs with radius 0 (not predicted sensitive) or inf (nothing left to find) stay as they are.
     """
-    bounds = RadiusBounds.of_radius(x, radius)
+    bounds = RadiusBounds.of_radius(radius, x)
     walk = Walk(classifier, x, bounds, norm, domain, settings)
     for _ in range(settings.steps):
         if not walk.drop_finished():
@@ -122,6 +122,9 @@ class Walk:
         relaxed = self._within(self.x + (step * self.bundle.unit[:, None]).reshape(self.x.shape))
         point, target = self._inwards(relaxed)
         tangents = tangents_at(self.classifier, point, self.x)
+        # A flat tangent above 0 says it all; combinations would only come close to it.
+        flat = (tangents.feature_offset > 0) & (tangents.feature_slope == 0).all(1)
+        self.bounds.radius[self.rows[flat]] = math.inf
         self._record(self.rows, self.x, point, tangents.score)
         self._reach_further(point, target, tangents)
         self.bundle.add(tangents)

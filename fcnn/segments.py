@@ -87,6 +87,8 @@ def segment_radius(margin: Tensor, segments: Segments, norm: str) -> Tensor:
         far_weight=segments.far_weight / scale[:, None],
     )
     shaved = (margin.double().clamp(min=0) * (1 - ROUNDING) / scale).clamp(max=LARGEST)
+    # What is out of reach has its answer already, and would keep the search for a level busy.
+    shaved = torch.where(torch.isinf(apart), 0.0, shaved)
     together = (_two_slopes_l2 if norm == "l2" else _two_slopes_linf)(shaved, scaled)
     return torch.where(torch.isinf(apart), apart, torch.maximum(apart, together))
 
