@@ -1,0 +1,87 @@
+"""Certificates of feature-convex networks against the bare forward and backward pass of the same network."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.data import load_dataset
+from bench.speed.timing import Line, interleaved, seconds
+from fcnn.certificates import NORMS, closed_form
+from fcnn.certify import certified_radii
+from fcnn.classifier import FeatureConvexClassifier
+from fcnn.exact import exact_radii
+from fcnn.feature_maps import Identity
+from fcnn.losses import RegularisedLoss
+from fcnn.networks import ConvexMLP
+from fcnn.training import TrainSettings, train
+
+IMAGES = 500
+LOOPED = 25
+
+
+def measure(data_dir: Path | None) -> Iterator[Line]:
+    """Yield the timings on an MLP (200, 50) trained for a few epochs on MNIST 3-8."""
+    classifier, x = trained_on_mnist(data_dir)
+    x = x[classifier.predict(x)][:IMAGES]
+    works = [
+        lambda: bare_pass(classifier, x),
+        lambda: classifier.certify(x, NORMS, "closed_form"),
+        lambda: classifier.certify(x, NORMS, "in_domain"),
+    ]
+    bare, closed, boxed = interleaved(works, repeats=11)
+    yield Line(f"bare forward + backward, {len(x)} images, float64", 1000 * bare, "ms")
+    yield Line("closed_form, three norms / bare pass", closed / bare, "x", 1.3)
+    yield Line("in_domain, three norms / bare pass", boxed / bare, "x", 4)
+    looped = seconds(lambda: [image_by_image(classifier, image) for image in x[:LOOPED]], repeats=3) / LOOPED
+    yield Line("loop over images, three norms / ours", looped / (closed / len(x)), "x", 50, at_least=True)
+    for domain in ("free", "box"):
+        yield from refined(classifier, x, domain)
+    for norm in ("l1", "linf"):
+        taken = seconds(lambda norm=norm: exact_radii(classifier, x[:1], norm, "free"), repeats=1)
+        yield Line(f"one exact linear program, {norm}, for comparison", 1000 * taken, "ms")
+
+
+def refined(classifier: FeatureConvexClassifier, x: Tensor, domain: str) -> Iterator[Line]:
+    """Yield cost and gap of the refined certificate."""
+    for norm in NORMS:
+        taken = seconds(
+            lambda norm=norm: certified_radii(classifier, x, (norm,), "refined", domain=domain), repeats=1
+        )
+        yield Line(f"refined, {norm}, {domain}, an image", 1000 * taken / len(x), "ms", 3)
+        found = certified_radii(classifier, x, (norm,), "refined", domain=domain)[norm]
+        finite = torch.isfinite(found.radius)
+        gap = 1 - found.radius[finite] / found.radius_upper[finite]
+        yield Line(f"refined, {norm}, {domain}, median relative gap", float(100 * gap.median()), "%", 1)
+
+
+def bare_pass(classifier: FeatureConvexClassifier, x: Tensor) -> Tensor:
+    """The least a certificate needs: scores and input gradients of one batch, in float64."""
+    exact = classifier.network
+    x = x.double().requires_grad_()
+    (gradient,) = torch.autograd.grad(exact(x).sum(), x)
+    return gradient
+
+
+def image_by_image(classifier: FeatureConvexClassifier, image: Tensor) -> list[Tensor]:
+    """What a loop over images and norms does: a forward and a backward pass for each norm of each image."""
+    radii = []
+    for norm in NORMS:
+        point = image[None].clone().requires_grad_()
+        score = classifier.score(point)
+        (gradient,) = torch.autograd.grad(score.sum(), point)
+        radii.append(closed_form(score.detach(), gradient.flatten(1), 1.0, norm))
+    return radii
+
+
+def trained_on_mnist(data_dir: Path | None) -> tuple[FeatureConvexClassifier, Tensor]:
+    """Return a classifier after a short training, and the sensitive test images."""
+    data = load_dataset("mnist_38", data_dir)
+    x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        classifier = FeatureConvexClassifier(ConvexMLP(784, (200, 50)), Identity(x.mean(dim=0)))
+    settings = TrainSettings(epochs=5, batch_size=128, learning_rate=2e-3)
+    train(classifier, RegularisedLoss({"l2": 0.05}), (x, y), settings, seed=0, after_step=classifier.project)
+    return classifier, torch.from_numpy(data.x_test[data.y_test == 1])

@@ -1,0 +1,144 @@
+"""What every registered method must pass, present and future: one test over all of them."""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from synthetic import blobs, plan
+
+from bench.contract import DUAL_NORM_ORDER, NORMS, Outcome
+from bench.evaluate import CellResult, Evaluation
+from bench.registry import registered_methods
+from bench.rows import check_predictions, check_radii, without_timing
+
+METHODS = registered_methods()
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def evaluate(name: str) -> CellResult:
+    result = Evaluation(METHODS[name](), blobs(), plan(name)).run()
+    assert not result.errors
+    result.radii, result.predictions = check_radii(result.radii), check_predictions(result.predictions)
+    return result
+
+
+@cache
+def evaluated(name: str) -> CellResult:
+    return evaluate(name)
+
+
+@every_method
+def test_rows_are_complete_and_the_same_seed_gives_the_same_rows(name):
+    radii, predictions = evaluated(name).radii, evaluated(name).predictions
+    data, method = blobs(), METHODS[name]()
+    assert len(radii) == data.y_test.sum() * len(NORMS) * len(method.curves())
+    assert len(predictions) == len(data.y_test)
+    assert (radii["guarantee"] == method.guarantee).all()
+    certified = radii["outcome"] == Outcome.CERTIFIED
+    assert certified.mean() > 0.2, "a method should certify something on two well separated clouds"
+    again = evaluate(name)
+    pd.testing.assert_frame_equal(without_timing(radii), without_timing(again.radii))
+    pd.testing.assert_frame_equal(without_timing(predictions), without_timing(again.predictions))
+
+
+@every_method
+def test_predictions_beat_chance(name):
+    predictions = evaluated(name).predictions
+    right = (predictions["predicted"] == predictions["label"]).fillna(False)
+    for label in (0, 1):
+        assert right[predictions["label"] == label].mean() > 0.8
+
+
+@every_method
+def test_radii_on_a_linear_model_never_exceed_the_exact_distance(name):
+    method = METHODS[name]()
+    weight = torch.tensor([0.6, -0.2, 0.1, 0.4])
+    bias = -0.35
+    method.build((4,), seed=1)
+    method.use_linear(weight, bias)
+    x = torch.rand((60, 4), generator=torch.Generator().manual_seed(2))
+    x = x[method.predict(x, seed=3) == 1]
+    assert len(x) > 5
+    # The network may hold the weights as float32; the exact distance is that of the weights it was given.
+    margin = (x.double() @ weight.double() + bias).numpy()
+    for curve in method.curves():
+        found = method.certify(x, curve, curve.norms, seed=4)
+        for norm in curve.norms:
+            exact = exact_distance(weight.double().numpy(), margin, x.double().numpy(), norm, curve.domain)
+            radius = np.where(np.asarray(found[norm].outcome) == Outcome.CERTIFIED, found[norm].radius, 0)
+            assert (radius <= exact * (1 + 1e-6)).all()
+
+
+def exact_distance(
+    weight: np.ndarray, margin: np.ndarray, x: np.ndarray, norm: str, domain: str
+) -> np.ndarray:
+    """Distances (N,) of x to the other side of the plane; in the box by bisection over the reachable decrease."""
+    if domain == "free":
+        return margin / np.linalg.norm(weight, ord=DUAL_NORM_ORDER[norm])
+    room = np.where(weight > 0, x, 1 - x)
+    return np.array([box_distance(np.abs(weight), *pair, norm) for pair in zip(margin, room, strict=True)])
+
+
+def box_distance(weight: np.ndarray, margin: float, room: np.ndarray, norm: str) -> float:
+    if (weight * room).sum() < margin:
+        return np.inf
+    if norm == "l1":  # greedy: the steepest coordinates first
+        order = np.argsort(-weight)
+        gains = np.cumsum(weight[order] * room[order])
+        last = int(np.searchsorted(gains, margin))
+        before = gains[last - 1] if last else 0.0
+        return room[order][:last].sum() + (margin - before) / weight[order][last]
+    low, high = 0.0, 1e6
+    for _ in range(200):
+        middle = (low + high) / 2
+        step = np.minimum(middle * weight, room) if norm == "l2" else np.minimum(middle, room)
+        low, high = (middle, high) if (weight * step).sum() < margin else (low, middle)
+    step = np.minimum(high * weight, room)
+    return float(np.linalg.norm(step)) if norm == "l2" else high
+
+
+@every_method
+def test_inputs_that_are_no_numbers_or_of_another_shape_get_no_certificate(name):
+    method = METHODS[name]()
+    method.build((4,), seed=1)
+    method.use_linear(torch.ones(4), -0.5)
+    curve = method.curves()[0]
+    broken = torch.full((3, 4), 0.9)
+    broken[1, 2] = float("nan")
+    try:
+        found = method.certify(broken, curve, curve.norms[:1], seed=0)[curve.norms[0]]
+    except ValueError:
+        pass
+    else:
+        assert found.outcome[1] != Outcome.CERTIFIED
+    with pytest.raises((ValueError, RuntimeError)):
+        method.certify(torch.full((3, 5), 0.9), curve, curve.norms[:1], seed=0)
+
+
+@every_method
+def test_the_state_holds_everything(name):
+    data = blobs()
+    other = METHODS[name]()
+    other.build(data.input_shape, seed=99)
+    other.load_state(evaluated(name).state)
+    x = torch.from_numpy(data.x_test)
+    rows = evaluated(name).predictions["predicted"].fillna(-1).to_numpy()
+    # Sensitive inputs whose certificate abstained are stored as abstentions, whatever was predicted.
+    kept = rows != -1
+    assert (other.predict(x, plan(name).seed_for("predict", 0)).numpy()[kept] == rows[kept]).all()
+
+
+@every_method
+def test_what_readers_need_to_know_is_there(name):
+    method = METHODS[name]
+    assert method.name == name
+    assert method.title and method.reference and method.__doc__
+    assert method.guarantee in ("deterministic", "probabilistic")
+    instance = method()
+    assert (instance.alpha is not None) == (method.guarantee == "probabilistic")
+    curves = [(curve.certificate, curve.domain) for curve in instance.curves()]
+    assert len(curves) == len(set(curves)) > 0
+    for curve in instance.curves():
+        assert curve.norms and set(curve.native) <= set(curve.norms) <= set(NORMS)
