@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bench.calibration import balanced_threshold
 from bench.contract import Curve, FitContext, Method, Radii, TrainingData
+from fcnn.certify import certify_with_bounds
 from fcnn.classifier import FeatureConvexClassifier
 from fcnn.feature_maps import CenteredAbs, Identity
 from fcnn.losses import RadiusLoss, RegularisedLoss, median_radius
@@ -102,9 +103,11 @@ class FCNN(Method):
         return self.model.predict(x).to(torch.int8)
 
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
-        options = {"domain": curve.domain} if curve.certificate == "refined" else {}
-        radii = self.model.certify(x, norms, curve.certificate, **options)
-        return {norm: Radii.from_radius(radii[norm]) for norm in norms}
+        bounds = certify_with_bounds(self.model, x, norms, curve.certificate, domain=curve.domain)
+        return {
+            norm: Radii.from_radius(found.radius, radius_upper=found.radius_upper.cpu().numpy())
+            for norm, found in bounds.items()
+        }
 
     def use_linear(self, weight: Tensor, bias: float) -> None:
         network = ConvexMLP.from_arrays([weight.reshape(1, -1)], [torch.full((1,), bias)], [])
