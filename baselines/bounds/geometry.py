@@ -70,7 +70,7 @@ class Balls:
     def largest_decrease(self, rows: Tensor) -> Tensor:
         """Largest a . (center - x') over x' in the ball, (N, S), for rows a: (1, S, d) shared or (N, S, d) per input.
 
-        In the box a bound that is exact in linf and for single rows (S = 1) and within about a percent otherwise.
+        In the box the bound is exact in linf and for single rows (S = 1), and close otherwise, see ``tables``.
         """
         if self.domain == "free":
             dual = torch.linalg.vector_norm(rows, ord=DUAL_ORDER[self.norm], dim=-1)

@@ -68,37 +68,43 @@ class FlatScore(nn.Module):
 
 
 def prepare(model: nn.Module, input_shape: tuple[int, ...], device: torch.device) -> FlatScore:
-    """Copy ``model`` in float64 and evaluation mode, as auto-LiRPA needs it: no dropout, constants as parameters.
+    """Copy ``model`` in float64 and evaluation mode, in a form that auto-LiRPA reads rightly.
 
-    Raises UnsupportedLayer for a torch.nn layer that is used and not supported, ValueError for a wrong output shape.
+    Dropout goes, constants become parameters, pooling with overlapping or padded windows becomes a convolution (0.3
+    takes every window for disjoint). Raises UnsupportedLayer for a torch.nn layer that is used and not supported,
+    ValueError for a wrong output shape.
     """
     network = copy.deepcopy(model).to(device=device, dtype=torch.float64).eval().requires_grad_(False)
-    _check_layers(network, torch.zeros(2, *input_shape, dtype=torch.float64, device=device))
-    for name, module in list(network.named_modules()):
+    wrapped = FlatScore(network, input_shape).eval()
+    channels = _check_layers(wrapped, torch.zeros(2, *input_shape, dtype=torch.float64, device=device))
+    for name, module in list(wrapped.named_modules()):
         if isinstance(module, nn.Dropout | nn.Dropout2d):
-            network.set_submodule(name, nn.Identity())
+            wrapped.set_submodule(name, nn.Identity())
+        elif isinstance(module, nn.AvgPool2d) and name in channels:
+            wrapped.set_submodule(name, _as_convolution(module, channels[name]).to(device))
         elif not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             _freeze_buffers(module)
-    return FlatScore(network, input_shape).eval()
+    return wrapped
 
 
-def _check_layers(network: nn.Module, example: Tensor) -> None:
-    """Run ``network`` once and look at the type of each torch.nn layer without children that it uses."""
+def _check_layers(wrapped: FlatScore, example: Tensor) -> dict[str, int]:
+    """Run the network once, look at the type of each torch.nn layer that it uses, return their input channels."""
+    channels: dict[str, int] = {}
     unsupported: list[str] = []
 
-    def look(module: nn.Module, _inputs: tuple, _output: Tensor, name: str) -> None:
+    def look(name: str, module: nn.Module, x: Tensor) -> None:
+        channels[name] = x.shape[1]
         if not isinstance(module, SUPPORTED_LAYERS):
-            unsupported.append(f"layer '{name}' ({type(module).__name__})")
+            unsupported.append(f"layer '{name.removeprefix('network.')}' ({type(module).__name__})")
 
-    leaves = [(n, m) for n, m in network.named_modules() if not list(m.children())]
     hooks = [
-        module.register_forward_hook(lambda m, i, o, name=name: look(m, i, o, name))
-        for name, module in leaves
-        if type(module).__module__.startswith("torch.nn")
+        module.register_forward_pre_hook(lambda module, inputs, name=name: look(name, module, inputs[0]))
+        for name, module in wrapped.named_modules()
+        if type(module).__module__.startswith("torch.nn") and not list(module.children())
     ]
     try:
         with torch.no_grad():
-            score = network(example)
+            score = wrapped.network(example)
     finally:
         for hook in hooks:
             hook.remove()
@@ -109,6 +115,23 @@ def _check_layers(network: nn.Module, example: Tensor) -> None:
             f"the network must map (N, *shape) to a score (N,) or (N, 1), but two inputs gave shape "
             f"{tuple(score.shape)}: subtract the two outputs to get one score"
         )
+    return channels
+
+
+def _as_convolution(pool: nn.AvgPool2d, channels: int) -> nn.Module:
+    """The pooling as a convolution of each channel; unchanged where its windows are disjoint or of varying size."""
+    kernel, stride = _pair(pool.kernel_size), _pair(pool.stride)
+    disjoint = kernel == stride and _pair(pool.padding) == (0, 0)
+    uniform = pool.count_include_pad and pool.divisor_override is None and not pool.ceil_mode
+    if disjoint or not uniform:
+        return pool
+    convolution = nn.Conv2d(channels, channels, kernel, stride, pool.padding, groups=channels, bias=False)
+    nn.init.constant_(convolution.weight, 1.0 / (kernel[0] * kernel[1]))
+    return convolution.double().requires_grad_(False)
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def _freeze_buffers(module: nn.Module) -> None:

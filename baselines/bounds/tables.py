@@ -2,8 +2,9 @@
 
 Coordinate i can contribute at most |a_i| cap_i. For any threshold, let some coordinates pay that in full and bound the
 others by the dual norm, as over the whole ball: the decrease is at most ``intercept + radius * slope``. The least of a
-few such lines is within a percent of the exact knapsack (see ``geometry``), and neither number depends on the radius,
-so a search computes them once, by matrix products where the rows are shared by all inputs.
+few such lines is within a few percent of the exact knapsack (see ``geometry``), within half a percent on handwritten
+digits, and neither number depends on the radius, so a search computes them once, by matrix products where the rows
+are shared by all inputs.
 """
 
 from dataclasses import dataclass

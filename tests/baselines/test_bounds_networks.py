@@ -1,0 +1,220 @@
+"""Bounds on networks of every supported layer hold at sampled and attacked points; other layers are named."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from baselines.bounds import (
+    METHODS,
+    Balls,
+    BoundedScore,
+    SlopeSettings,
+    UnsupportedLayer,
+    certify,
+    lower_bounds,
+)
+from baselines.networks import Normalise
+from fcnn.training import TrainSettings, cross_entropy, train
+
+ORDER = {"l1": 1, "l2": 2, "linf": float("inf")}
+NORMS = tuple(ORDER)
+SIZES = {"l1": 1.5, "l2": 0.4, "linf": 0.05}
+
+
+class Residual(nn.Module):
+    """relu(conv(x)) + x, whose skip connection starts at the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.conv(x)) + x
+
+
+class Thresholded(nn.Module):
+    """A score less a threshold that is a buffer."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("threshold", torch.tensor(0.05))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x) - self.threshold
+
+
+def network(kind: str) -> nn.Module:
+    """A small random network (N, 1, 6, 6) -> (N,) or (N, 1), its batch statistics set from random images."""
+    torch.manual_seed(0)
+    layers = {
+        "mlp": [nn.Flatten(), nn.Linear(36, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 1)],
+        "convnet": [
+            Normalise(0.4, 0.3),
+            nn.Conv2d(1, 4, 3, stride=2, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 4, 3, padding=1),
+            nn.ReLU(),
+            nn.AvgPool2d(2, stride=1),
+            nn.Flatten(),
+            nn.Dropout(0.5),
+            nn.Linear(16, 1),
+            nn.Flatten(0),
+        ],
+        "residual": [
+            Residual(),
+            nn.Conv2d(1, 4, 3, stride=2),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 6),
+            nn.BatchNorm1d(6),
+            nn.ReLU(),
+            nn.Linear(6, 1),
+        ],
+    }[kind]
+    model = nn.Sequential(*layers)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, -1, 1)
+    model.train()
+    for _ in range(20):
+        model(torch.rand(64, 1, 6, 6))
+    return Thresholded(model.double()).eval()
+
+
+@pytest.fixture(scope="module", params=["mlp", "convnet", "residual"])
+def model(request) -> nn.Module:
+    return network(request.param)
+
+
+@pytest.mark.parametrize("domain", ["free", "box"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_scores_in_the_ball_are_above_the_bounds(model, norm, domain):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(5, 1, 6, 6, generator=generator, dtype=torch.float64).round(decimals=1)
+    radius = SIZES[norm] * torch.linspace(0.1, 1, 5, dtype=torch.float64)
+    score = BoundedScore(model, (1, 6, 6))
+    balls = score.balls(x, norm, domain).with_radius(radius)
+    lowest = lowest_score(model, x, radius, norm, domain, generator)
+    bounds = [score.lower(balls, method) for method in METHODS]
+    for method, bound in zip(METHODS, bounds, strict=True):
+        assert (bound <= lowest + 1e-9).all(), method
+    for looser, tighter in pairwise(bounds):
+        assert (tighter >= looser).all()
+    assert (bounds[-1] > bounds[0]).any()
+    # The attack comes close to the best bound on the smallest ball: the bound is not vacuous.
+    drop = score.score(x) - lowest
+    assert (score.score(x) - bounds[-1])[0] <= 1.5 * drop[0] + 1e-9
+
+
+def lowest_score(
+    model: nn.Module, x: Tensor, radius: Tensor, norm: str, domain: str, generator: torch.Generator
+) -> Tensor:
+    """Lowest score (N,) met by projected descent and by random points of each ball."""
+    size = radius[:, None, None, None]
+
+    def clip(step: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(step.flatten(1), ord=ORDER[norm], dim=1)[:, None, None, None]
+        step = step * torch.minimum(torch.ones_like(length), size / length.clamp(min=1e-12))
+        return (x + step).clamp(0, 1) - x if domain == "box" else step
+
+    lowest = model(x).detach().flatten()
+    for attempt in range(6):
+        step = clip(size * torch.randn(x.shape, generator=generator, dtype=x.dtype))
+        for _ in range(10):
+            step.requires_grad_()
+            score = model(x + step).flatten()
+            (gradient,) = torch.autograd.grad(score.sum(), step)
+            lowest = torch.minimum(lowest, score.detach())
+            if norm == "linf":
+                gradient = gradient.sign()
+            elif norm == "l1" and attempt % 2:
+                largest = gradient.flatten(1).abs().amax(dim=1)[:, None, None, None]
+                gradient = torch.where(gradient.abs() >= largest, gradient.sign(), 0.0)
+            else:
+                gradient = functional.normalize(gradient.flatten(1), dim=1).reshape(x.shape)
+            step = clip(step.detach() - 0.4 * size * gradient)
+    return lowest
+
+
+def test_no_attack_succeeds_inside_the_radius_of_a_trained_network():
+    torch.manual_seed(3)
+    generator = torch.Generator().manual_seed(4)
+    x = torch.rand(300, 1, 6, 6, generator=generator)
+    y = (x[:, 0, :3].mean(dim=(1, 2)) > x[:, 0, 3:].mean(dim=(1, 2))).float()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 20), nn.ReLU(), nn.Linear(20, 1), nn.Flatten(0))
+    train(model, cross_entropy, (x, y), TrainSettings(epochs=15, batch_size=32, learning_rate=0.01), seed=5)
+    model = model.double()
+    inputs = x[y > 0.5][:20].double()
+    inputs = inputs[model(inputs) > 0]
+    score = BoundedScore(model, (1, 6, 6))
+    for norm in NORMS:
+        for domain in ("free", "box"):
+            radius = certify(score, inputs, norm, "alpha_crown", domain, slopes=SlopeSettings(steps=5))
+            assert (radius > 0).all()
+            inside = torch.where(radius.isinf(), 1.0, radius)
+            assert (lowest_score(model, inputs, inside, norm, domain, generator) > 0).all()
+            # The radii are not far from what an attack reaches, so a radius twice too large would be caught.
+            assert (lowest_score(model, inputs, 2 * inside, norm, domain, generator) < 0).any()
+
+
+def test_lower_bounds_takes_one_radius_or_one_per_input():
+    model = network("mlp")
+    x = torch.rand(3, 1, 6, 6)
+    each = lower_bounds(model, x, torch.tensor([0.01, 0.02, 0.03]), "linf", "crown")
+    torch.testing.assert_close(each[1], lower_bounds(model, x, 0.02, "linf", "crown")[1])
+    score = BoundedScore(model, (1, 6, 6))
+    assert (each <= score.lower(Balls(score.flatten(x), torch.zeros(3).double(), "linf"), "crown")).all()
+
+
+def test_the_model_itself_is_left_as_it_was():
+    model = network("convnet").float().train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    BoundedScore(model, (1, 6, 6))
+    assert model.training and {name: t.dtype for name, t in model.state_dict().items()} == {
+        name: t.dtype for name, t in before.items()
+    }
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+class Squared(nn.Module):
+    """sum(x * x), a product of two values that depend on the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.Identity()(x * x).flatten(1).sum(dim=1)
+
+
+class FunctionalTanh(nn.Module):
+    """A nonlinearity without a module of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(36, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.linear(x.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    ("layers", "name"),
+    [
+        ([nn.Flatten(), nn.Linear(36, 4), nn.Tanh(), nn.Linear(4, 1)], r"layer '2' \(Tanh\)"),
+        ([nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 1)], r"layer '1' \(MaxPool2d\)"),
+        ([FunctionalTanh()], "the operation 'Tanh'"),
+        ([Squared()], "the operation|a product"),
+    ],
+)
+def test_a_layer_that_cannot_be_bounded_is_named(layers, name):
+    with pytest.raises(UnsupportedLayer, match=name):
+        BoundedScore(nn.Sequential(*layers), (1, 6, 6))
+
+
+def test_two_outputs_are_refused():
+    with pytest.raises(ValueError, match="subtract the two outputs"):
+        BoundedScore(nn.Sequential(nn.Flatten(), nn.Linear(36, 2)), (1, 6, 6))
