@@ -1,0 +1,186 @@
+"""What a report shows, as one value that JSON can hold."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.contract import NORMS, Outcome
+from bench.curves import certified_curves
+from bench.line_styles import CurveId, LineStyle, legend_styles
+from bench.report.packing import packed, steps
+from bench.report.pictures import Pictures
+from bench.rows import CURVE_KEY
+from bench.summary import named_radii, summarise
+
+# Together at most 2.2 MB of the page; beyond that, neighbouring radii share the smallest of them.
+MAX_RADII = 200_000
+LINE = 2.0
+SYMBOLS = {
+    "o": "circle",
+    "s": "square",
+    "^": "triangle-up",
+    "D": "diamond",
+    "v": "triangle-down",
+    "P": "cross",
+    "X": "x",
+    "<": "triangle-left",
+    ">": "triangle-right",
+    "*": "star",
+    "p": "pentagon",
+    "h": "hexagon",
+}
+SHOWN_FACTS = ("guarantee", "native", "calibrated_on", "seeds", "inputs")
+SHOWN_NUMBERS = (
+    "recall_sensitive",
+    "recall_other",
+    "mean_radius",
+    "median_radius",
+    "seconds_per_certificate",
+)
+
+
+def report_content(
+    out: Path, run: Mapping[str, Any], radii: pd.DataFrame, predictions: pd.DataFrame, pictures: Pictures
+) -> dict[str, Any]:
+    """Return everything the page shows.
+
+    run, radii, predictions: as ``Store.read_run`` returns them. Numbers are plain JSON, except that a missing one is
+    null and an infinite one the string "Infinity". Radii are exact: base64 of float64, see :mod:`packing`.
+    """
+    configuration = run["configuration"]
+    datasets = []
+    if len(radii):
+        tables = {
+            "radii": radii,
+            "curves": certified_curves(radii),
+            "summary": summarise(radii, predictions),
+            "attacked": attacks(out),
+        }
+        limit = max(50, MAX_RADII // radii.groupby(CURVE_KEY).ngroups)
+        for name in dict.fromkeys([*configuration.get("datasets", []), *radii["dataset"]]):
+            mine = {key: table[table["dataset"] == name] for key, table in tables.items()}
+            if len(mine["radii"]):
+                datasets.append(_dataset(str(name), run, mine, pictures, limit))
+    return {
+        "title": str(configuration.get("title") or configuration.get("name") or "Comparison"),
+        "reduced": str(configuration.get("reduced") or ""),
+        "outcomes": run["outcomes"],
+        "advice": {str(outcome): outcome.advice for outcome in Outcome},
+        "record": {
+            key: run.get(key, {}) for key in ("times", "hardware", "versions", "code", "configuration")
+        },
+        "methods": run["methods"],
+        "datasets": datasets,
+        "rows_beside": "",
+    }
+
+
+def attacks(out: Path) -> pd.DataFrame:
+    """Return what ``bench.falsify`` found, summed over the seeds; empty where it has not been run."""
+    path = out / "falsify.csv"
+    counts = ["attacked", "broken", "allowed"]
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(CURVE_KEY, str), keep_default_na=False)
+        return table.groupby(CURVE_KEY, as_index=False)[counts].sum()
+    except (OSError, ValueError, KeyError):
+        return pd.DataFrame(columns=[*CURVE_KEY, *counts])
+
+
+def _dataset(
+    name: str, run: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], pictures: Pictures, limit: int
+) -> dict[str, Any]:
+    summary, radii = tables["summary"], tables["radii"]
+    methods = run["methods"]
+    norms = [norm for norm in NORMS if norm in set(summary["norm"])]
+    named = run["configuration"].get("radii") or {}
+    panels = {norm: radii[radii["norm"] == norm] for norm in norms}
+    grids = {norm: tables["curves"].loc[tables["curves"]["norm"] == norm, "radius"] for norm in norms}
+    styles = legend_styles(summary, methods)
+    curves = []
+    for key, style in styles.items():
+        mine = {what: _rows_of(table, key) for what, table in tables.items()}
+        title = curve_title(key, methods, alone=sum(other[0] == key[0] for other in styles) == 1)
+        curves.append(
+            {
+                "method": key[0],
+                "certificate": key[1],
+                "domain": key[2],
+                "title": title,
+                **_look(style),
+                "norms": {
+                    norm: _line({what: table[table["norm"] == norm] for what, table in mine.items()}, limit)
+                    | {"ends": pictures.ends(mine["radii"][mine["radii"]["norm"] == norm])}
+                    for norm in norms
+                    if norm in set(mine["summary"]["norm"])
+                },
+            }
+        )
+    return {
+        "name": name,
+        "norms": norms,
+        "grids": {norm: sorted(set(grid)) for norm, grid in grids.items()},
+        "named": {norm: list(named_radii(named, name, norm, panels[norm])) for norm in norms},
+        "curves": curves,
+        **pictures.take(name),
+    }
+
+
+def curve_title(key: CurveId, methods: Mapping[str, Mapping[str, Any]], alone: bool) -> str:
+    """Return what people call a curve: the method's title, its certificate unless it has only one, its domain."""
+    method, certificate, domain = key
+    title = str(methods.get(method, {}).get("title") or method)
+    title = title if alone else f"{title}, {certificate.replace('_', ' ')}"
+    return f"{title} (box)" if domain == "box" else title
+
+
+def _rows_of(table: pd.DataFrame, key: CurveId) -> pd.DataFrame:
+    method, certificate, domain = key
+    return table[
+        (table["method"] == method) & (table["certificate"] == certificate) & (table["domain"] == domain)
+    ]
+
+
+def _look(style: LineStyle) -> dict[str, Any]:
+    dashes = "solid" if style.dashes == "-" else ",".join(f"{LINE * part:g}px" for part in style.dashes[1])
+    return {
+        "color": [round(255 * channel) for channel in style.color],
+        "dash": dashes,
+        "symbol": SYMBOLS[style.marker],
+    }
+
+
+def _line(mine: Mapping[str, pd.DataFrame], limit: int) -> dict[str, Any]:
+    """One curve in one norm: its facts, exact radii, band, outcomes and reasons."""
+    facts, rows, curve = mine["summary"].iloc[0], mine["radii"], mine["curves"]
+    right = rows["predicted"].eq(1).fillna(False)
+    uppers = rows.loc[right, "radius_upper"].astype(float).fillna(math.inf)
+    band = {"lower": curve["lower"], "upper": curve["upper"]}
+    line = {
+        **{key: facts[key].item() if hasattr(facts[key], "item") else facts[key] for key in SHOWN_FACTS},
+        **{key: number(facts[key]) for key in SHOWN_NUMBERS},
+        "alpha": number(rows["alpha"].astype(float).max()),
+        "draws": number(rows["draws"].astype(float).max()),
+        "rows": len(rows),
+        "radii": packed(rows["radius"].dropna().to_numpy(dtype=float), limit),
+        "uppers": packed(uppers.to_numpy(), limit, upward=True) if (uppers < math.inf).any() else None,
+        "outcomes": {str(outcome): int(facts[str(outcome)]) for outcome in Outcome},
+        "reasons": _reasons(rows),
+        "attacked": None,
+    } | steps(band)
+    if len(mine["attacked"]):
+        line["attacked"] = [int(mine["attacked"].iloc[0][key]) for key in ("attacked", "broken", "allowed")]
+    return line
+
+
+def _reasons(rows: pd.DataFrame) -> list[list[Any]]:
+    counts = rows[rows["reason"] != ""].groupby(["outcome", "reason"], sort=True).size()
+    return [[outcome, reason, int(count)] for (outcome, reason), count in counts.items()]
+
+
+def number(value: float) -> float | str | None:
+    """Return a number that JSON can hold: null where it is missing, "Infinity" where it is infinite."""
+    value = float(value)
+    return None if math.isnan(value) else value if math.isfinite(value) else "Infinity"

@@ -1,0 +1,111 @@
+"""Puts the page together: markup, style, script, charting library and data in one file.
+
+The charts are drawn by Plotly (MIT licence), the only large charting library that ships its whole script in a package
+on PyPI, so that installing the suite is enough. Uncompressed it would fill the page (4.8 MB); compressed it takes
+2 MB, and every browser since 2023 can unpack it. The page may load nothing (its content security policy says so) and
+runs two scripts only, named by their checksums; names and reasons from the run are shown as text, never as markup.
+"""
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.errors import UsageError
+from bench.files import write_atomic
+from bench.report.adversarial import find_adversarials
+from bench.report.content import report_content
+from bench.report.pictures import Pictures
+from bench.store import Store
+
+REPORT = "report.html"
+ROWS = "radii.csv.gz"
+MAX_BYTES = 6_000_000
+SCRIPTS = (
+    "values.js",
+    "elements.js",
+    "charts.js",
+    "tables.js",
+    "inputs.js",
+    "sections.js",
+    "about.js",
+    "page.js",
+)
+
+
+def write_report(out: Path, data_dir: Path | None = None, attack: bool = False) -> Path:
+    """Write OUT/report.html for a finished run and return its path.
+
+    data_dir: where the run's data sets are, for their images; what cannot be loaded is named on the page.
+    attack: look for adversarial examples near the shown inputs first, and keep them in OUT/adversarial.
+    Rows that do not fit into the page (6 MB) are written beside it, to radii.csv.gz.
+    Raises UsageError if ``out`` is no finished run, is damaged, or cannot be written to.
+    """
+    run, radii, predictions = Store(out).read_run()
+    library = _library()
+    if attack:
+        find_adversarials(out, run, radii, data_dir)
+    pictures = Pictures(out, data_dir, run["configuration"].get("sensitive"))
+    content = report_content(out, run, radii, predictions, pictures)
+    rows = _packed_rows(radii)
+    try:
+        page = _page(content, library, base64.b64encode(rows).decode())
+        if len(page) > MAX_BYTES:
+            write_atomic(out / ROWS, rows)
+            page = _page({**content, "rows_beside": ROWS}, library, "")
+        write_atomic(out / REPORT, page)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the report into {str(out)!r} ({error.strerror}): mend the folder's permissions"
+        ) from error
+    return out / REPORT
+
+
+def _page(content: dict[str, Any], library: str, rows: str) -> bytes:
+    static = files("bench.report") / "static"
+    script = "\n".join(static.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS)
+    parts = {
+        "title": html.escape(content["title"]),
+        "style": static.joinpath("report.css").read_text(encoding="utf-8"),
+        "policy": f"'{_source_hash(script)}' '{_source_hash(library)}'",
+        "script": script,
+        "data": embedded_json(content),
+        "library": base64.b64encode(gzip.compress(library.encode(), mtime=0)).decode(),
+        "rows": rows,
+    }
+    page = static.joinpath("report.html").read_text(encoding="utf-8")
+    pieces = page.split("{{")
+    # Split first, so that nothing in the data can look like a place to fill.
+    filled = [pieces[0]]
+    for piece in pieces[1:]:
+        name, _, rest = piece.partition("}}")
+        filled += [parts[name], rest]
+    return "".join(filled).encode()
+
+
+def embedded_json(value: Any) -> str:
+    """Return JSON that cannot end the script element it stands in, whatever names are in it."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _library() -> str:
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise UsageError("the report needs the package plotly: install it with pip install plotly") from error
+    return get_plotlyjs()
+
+
+def _source_hash(script: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def _packed_rows(radii: pd.DataFrame) -> bytes:
+    return gzip.compress(radii.to_csv(index=False, lineterminator="\n").encode(), mtime=0)

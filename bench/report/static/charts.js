@@ -1,0 +1,241 @@
+// The charts, drawn by Plotly: certified accuracy over the radius for each norm, and seconds per certificate.
+
+const HOVER = "<b>%{fullData.name}</b><br>radius %{x:.4~g}<br>%{customdata}<extra></extra>";
+
+async function loadPlotly() {
+  const script = el("script");
+  script.textContent = await unzipped(document.getElementById("library").textContent);
+  document.head.append(script);
+}
+
+// Plotly reads tags and entities in labels; names from the data must appear as they are.
+const plotlyText = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+function wrapped(text, width) {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    for (const part of word.match(new RegExp(`.{1,${width}}`, "gsu")) || [""]) {
+      if (lines.at(-1) && lines.at(-1).length + part.length >= width) lines.push(part);
+      else lines[lines.length - 1] += (lines.at(-1) ? " " : "") + part;
+    }
+  }
+  return lines.map(plotlyText).join("<br>");
+}
+
+const isDark = (state) =>
+  state.theme === "dark" || (state.theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
+
+// The colour of a curve, moved towards the ink where it would be too close to the paper.
+function lineColor(curve, dark) {
+  const [red, green, blue] = curve.color;
+  const light = (0.299 * red + 0.587 * green + 0.114 * blue) / 255;
+  const share = dark ? Math.max(0, 0.55 - light) : Math.max(0, light - 0.62);
+  const mixed = curve.color.map((channel) => Math.round(channel + share * ((dark ? 255 : 0) - channel)));
+  return `rgb(${mixed.join(",")})`;
+}
+
+const faded = (color, opacity) => color.replace("rgb(", "rgba(").replace(")", `,${opacity})`);
+
+// Which curves a chart of this norm shows. A free certificate also holds in the box, so a method that has no
+// certificate of its own there keeps its free one.
+function inDomain(dataset, norm, domain) {
+  const boxed = new Set(
+    dataset.curves
+      .filter((curve) => curve.domain === "box" && curve.norms[norm])
+      .map((curve) => curve.method),
+  );
+  return dataset.curves.filter((curve) => {
+    if (!curve.norms[norm] || domain === "all") return Boolean(curve.norms[norm]);
+    return domain === "free" ? curve.domain === "free" : curve.domain === "box" || !boxed.has(curve.method);
+  });
+}
+
+function curveTraces(dataset, norm, curve, state) {
+  const line = curve.norms[norm];
+  const dark = isDark(state);
+  const color = lineColor(curve, dark);
+  const radii = dataset.grids[norm];
+  const keep = radii.map((_, place) => place).filter((place) => state.axis === "linear" || radii[place] > 0);
+  const x = keep.map((place) => radii[place]);
+  const shares = x.map((radius) => certifiedAt(line, radius));
+  const end = shares.includes(0) ? shares.indexOf(0) + 1 : x.length;
+  const name = wrapped(curve.title, 44);
+  const plain = { x: x.slice(0, end), mode: "lines", hoverinfo: "skip", showlegend: false };
+  const traces = [];
+  if (state.band) {
+    const ends = [line.lower, line.upper].map((side) => keep.map((place) => side[place]).slice(0, end));
+    const thin = { width: 0, shape: "vh", color };
+    traces.push({ ...plain, y: ends[0], line: thin });
+    traces.push({
+      ...plain,
+      y: ends[1],
+      line: thin,
+      fill: "tonexty",
+      fillcolor: faded(color, dark ? 0.22 : 0.14),
+    });
+  }
+  if (state.bracket && line.uppers) {
+    traces.push({
+      x,
+      y: x.map((radius) => unbrokenAt(line, radius)),
+      name: `${name}<br>empirical: no attack known`,
+      customdata: x.map((radius) => `not broken: ${percentText(unbrokenAt(line, radius))}`),
+      hovertemplate: HOVER,
+      mode: "lines",
+      line: { color: faded(color, 0.75), width: 1.5, dash: "dot", shape: "hv" },
+    });
+  }
+  traces.push({
+    x: x.slice(0, end),
+    y: shares.slice(0, end),
+    name,
+    customdata: keep.slice(0, end).map((place, number) => {
+      const band = `95 % band ${percentText(line.lower[place])} to ${percentText(line.upper[place])}`;
+      return `certified: ${percentText(shares[number])}<br>${band}`;
+    }),
+    hovertemplate: HOVER,
+    mode: "lines+markers",
+    // Between two radii of the grid nothing more is claimed than at the right one.
+    line: { color, width: 2, dash: curve.dash, shape: "vh" },
+    marker: { symbol: line.native ? curve.symbol : `${curve.symbol}-open`, size: 7, color, maxdisplayed: 7 },
+  });
+  return traces;
+}
+
+// The radii between which curves fall: a few odd inputs must not squeeze the rest of the chart.
+function interesting(dataset, norm, curves) {
+  const radii = dataset.grids[norm];
+  const largest = radii.at(-1);
+  let low = largest;
+  let high = 0;
+  for (const curve of curves) {
+    const shares = radii.map((radius) => certifiedAt(curve.norms[norm], radius));
+    const tail = shares.at(-1) + 0.005;
+    low = Math.min(low, radii[shares.findLastIndex((share) => share >= 0.97 * shares[0])]);
+    high = Math.max(
+      high,
+      radii[
+        Math.max(
+          0,
+          shares.findLastIndex((share) => share > tail),
+        )
+      ],
+    );
+  }
+  return [Math.min(Math.max(0.7 * low, 1e-5 * largest), largest / 10), 1.05 * high || largest];
+}
+
+// As many plain numbers on a logarithmic axis as it has room for.
+function logTicks(low, high) {
+  const decades = Math.log10(high / low);
+  const digits = decades < 2 ? [1, 2, 5] : decades < 3.5 ? [1, 3] : [1];
+  const tickvals = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) {
+    tickvals.push(...digits.map((digit) => Number(`${digit}e${power}`)));
+  }
+  return { tickmode: "array", tickvals, ticktext: tickvals.map(String) };
+}
+
+function layout(state, changes) {
+  const ink = getComputedStyle(document.body).color;
+  const grid = faded(ink.replace("rgba", "rgb"), 0.16);
+  const axis = {
+    gridcolor: grid,
+    zerolinecolor: grid,
+    linecolor: grid,
+    automargin: true,
+    title: { standoff: 8 },
+  };
+  return {
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { color: ink, family: getComputedStyle(document.body).fontFamily, size: 12 },
+    margin: { l: 48, r: 12, t: 10, b: 40 },
+    showlegend: false,
+    hovermode: "closest",
+    hoverlabel: { align: "left" },
+    // A finger on a chart scrolls the page; zooming is for those who have a mouse.
+    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: faded(ink.replace("rgba", "rgb"), 0.4), activecolor: ink },
+    autosize: true,
+    ...changes,
+    xaxis: { ...axis, ...changes.xaxis, title: { ...axis.title, ...changes.xaxis.title } },
+    yaxis: { ...axis, ...changes.yaxis },
+  };
+}
+
+const CONFIG = {
+  responsive: true,
+  displaylogo: false,
+  displayModeBar: matchMedia("(pointer: coarse)").matches ? false : "hover",
+  modeBarButtons: [["toImage", "resetScale2d"]],
+};
+
+function drawCurves(place, dataset, norm, hidden, state) {
+  const curves = inDomain(dataset, norm, state.domain).filter((curve) => !hidden.has(curve));
+  const traces = curves
+    .filter((curve) => curve.norms[norm].radii.count > 0)
+    .flatMap((curve) => curveTraces(dataset, norm, curve, state));
+  const range = curves.length ? interesting(dataset, norm, curves) : [0.01, 1];
+  const logarithmic = state.axis === "log";
+  const changes = {
+    xaxis: {
+      title: { text: `${NORM_NAMES[norm]} radius` },
+      type: logarithmic ? "log" : "linear",
+      range: logarithmic ? [Math.log10(range[0]), Math.log10(dataset.grids[norm].at(-1))] : [0, range[1]],
+      ...(logarithmic ? logTicks(range[0], dataset.grids[norm].at(-1)) : { tickmode: "auto", nticks: 7 }),
+    },
+    yaxis: { range: [-0.02, 1.03], tickformat: ".0%" },
+  };
+  return Plotly.react(place, traces, layout(state, changes), CONFIG);
+}
+
+// A row for each method and a marker for each norm.
+function drawSeconds(place, dataset, state) {
+  const curves = dataset.curves.filter((curve) =>
+    Object.values(curve.norms).some((line) => numberOf(line.seconds_per_certificate) > 0),
+  );
+  const ink = getComputedStyle(document.body).color;
+  const symbols = { l1: "circle", l2: "square-open", linf: "triangle-up" };
+  const traces = dataset.norms.map((norm, number) => {
+    const rows = curves
+      .map((curve, row) => [curve.norms[norm], row])
+      .filter(([line]) => line && numberOf(line.seconds_per_certificate) > 0);
+    return {
+      x: rows.map(([line]) => line.seconds_per_certificate),
+      y: rows.map(([, row]) => row + 0.22 * (number - (dataset.norms.length - 1) / 2)),
+      customdata: rows.map(
+        ([line, row]) => `${wrapped(curves[row].title, 44)}<br>${secondsText(line.seconds_per_certificate)}`,
+      ),
+      name: NORM_NAMES[norm],
+      hovertemplate: "%{customdata}, %{fullData.name}<extra></extra>",
+      mode: "markers",
+      marker: { symbol: symbols[norm], size: 9, color: [ink, "#d1495b", "#3a86c8"][number] },
+    };
+  });
+  const times = traces.flatMap((trace) => trace.x);
+  const ticks = logTicks(Math.min(...times), Math.max(...times));
+  const narrow = place.clientWidth < 600;
+  const labels = curves.map((curve) => wrapped(curve.title, narrow ? 18 : 40));
+  const height = 110 + labels.reduce((sum, label) => sum + Math.max(30, 17 * label.split("<br>").length), 0);
+  place.style.height = `${height}px`;
+  const changes = {
+    height,
+    showlegend: true,
+    legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
+    margin: { l: 20, r: 12, t: 30, b: 40 },
+    xaxis: {
+      title: { text: "time per certificate" },
+      type: "log",
+      ...ticks,
+      ticktext: ticks.tickvals.map(secondsText),
+    },
+    yaxis: {
+      tickvals: labels.map((_, row) => row),
+      ticktext: labels,
+      range: [labels.length - 0.5, -0.5],
+      zeroline: false,
+    },
+  };
+  return Plotly.react(place, traces, layout(state, changes), CONFIG);
+}

@@ -1,0 +1,155 @@
+// The table of methods, which can be sorted and filtered, and the table of outcomes.
+
+const number = (read, text) => ({ read: (line) => numberOf(line[read]), text });
+const COLUMNS = [
+  { title: "Method", text: (value) => value, read: (line, curve) => curve.title, kind: "text" },
+  { title: "Recall, sensitive", ...number("recall_sensitive", percentText) },
+  { title: "Recall, other", ...number("recall_other", percentText) },
+  { title: "Mean radius", ...number("mean_radius", radiusText) },
+  { title: "Median radius", ...number("median_radius", radiusText) },
+  { title: "Time per certificate", ...number("seconds_per_certificate", secondsText) },
+  { title: "Guarantee", text: (value) => value, read: (line) => guarantee(line), kind: "text" },
+  {
+    title: "Radius",
+    text: (value) => value,
+    read: (line) => (line.native ? "native" : "converted"),
+    kind: "text",
+  },
+  { title: "Domain", text: (value) => value, read: (line, curve) => curve.domain, kind: "text" },
+];
+const ACCURACY_PLACE = 3;
+
+function guarantee(line) {
+  if (line.guarantee !== "probabilistic") return line.guarantee;
+  return `probabilistic, α = ${line.alpha}`;
+}
+
+const remarks = (line) => (line.calibrated_on === "test" ? " (balanced on test data)" : "");
+
+function methodColumns(view) {
+  const accuracy = view.radii[view.norm].map((radius) => ({
+    title: `Certified at ${radius}`,
+    read: (line) => certifiedAt(line, radius),
+    text: percentText,
+  }));
+  return [...COLUMNS.slice(0, ACCURACY_PLACE), ...accuracy, ...COLUMNS.slice(ACCURACY_PLACE)];
+}
+
+// Rows [curve, line] that pass the filters, in the order asked for; what is missing comes last either way.
+function methodRows(dataset, view, state) {
+  const words = view.filter.toLowerCase().split(/\s+/);
+  const rows = inDomain(dataset, view.norm, state.domain)
+    .map((curve) => [curve, curve.norms[view.norm]])
+    .filter(([curve]) => words.every((word) => `${curve.title} ${curve.method}`.toLowerCase().includes(word)))
+    .filter(([, line]) => view.guarantee === "all" || line.guarantee === view.guarantee)
+    .filter(([, line]) => view.native === "all" || (view.native === "native") === line.native);
+  const column = methodColumns(view).find((candidate) => candidate.title === view.sort);
+  if (!column) return rows;
+  const missing = (value) => typeof value === "number" && Number.isNaN(value);
+  const order = (one, other) => {
+    const [a, b] = [column.read(one[1], one[0]), column.read(other[1], other[0])];
+    if (missing(a) || missing(b)) return missing(a) - missing(b);
+    const sign = column.kind === "text" ? a.localeCompare(b) : a === b ? 0 : a < b ? -1 : 1;
+    return view.descending ? -sign : sign;
+  };
+  return rows.sort(order);
+}
+
+function methodTable(dataset, view, state, sorted) {
+  const columns = methodColumns(view);
+  const head = columns.map((column) => {
+    const chosen = view.sort === column.title;
+    const arrow = chosen ? (view.descending ? " ▼" : " ▲") : "";
+    const button = el(
+      "button",
+      { type: "button", "data-column": column.title, onclick: () => sorted(column) },
+      column.title + arrow,
+    );
+    const order = chosen ? (view.descending ? "descending" : "ascending") : "none";
+    return el("th", { scope: "col", class: column.kind, "aria-sort": order }, button);
+  });
+  const rows = methodRows(dataset, view, state).map(([curve, line]) => {
+    const cells = columns
+      .slice(1)
+      .map((column) => el("td", { class: column.kind }, column.text(column.read(line, curve))));
+    return el("tr", {}, el("th", { scope: "row" }, curve.title + remarks(line)), cells);
+  });
+  if (!rows.length)
+    rows.push(
+      el("tr", {}, el("td", { class: "text", colspan: columns.length }, "No method passes the filters.")),
+    );
+  const caption = el("caption", {}, `${NORM_NAMES[view.norm]} perturbations`);
+  return el("table", {}, caption, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows));
+}
+
+const ALARMS = ["timeout", "error"];
+
+function outcomeTable(dataset, outcomes) {
+  const groups = dataset.curves.map((curve) => [curve, dataset.norms.filter((norm) => curve.norms[norm])]);
+  const attacked = groups.some(([curve, norms]) => norms.some((norm) => curve.norms[norm].attacked));
+  const titles = ["Method", "Norm", ...outcomes, ...(attacked ? ["attacked", "broken"] : [])];
+  const row = (curve, norm, name) => {
+    const line = curve.norms[norm];
+    const counts = outcomes.map((outcome) => {
+      const count = line.outcomes[outcome];
+      const alarm = count > 0 && ALARMS.includes(outcome);
+      return el("td", { class: alarm ? "bad" : count ? "" : "zero" }, String(count));
+    });
+    const attacks = attacked ? attackCells(line.attacked) : [];
+    return el("tr", {}, name, el("td", { class: "text" }, NORM_NAMES[norm]), counts, attacks);
+  };
+  const bodies = groups.map(([curve, norms]) => {
+    const name = el("th", { scope: "rowgroup", rowspan: norms.length }, curve.title);
+    return el(
+      "tbody",
+      {},
+      norms.map((norm, place) => row(curve, norm, place ? null : name)),
+    );
+  });
+  const head = titles.map((title) =>
+    el("th", { scope: "col", class: title === "Norm" ? "text" : "" }, title),
+  );
+  return el("table", {}, el("thead", {}, el("tr", {}, head)), bodies);
+}
+
+function attackCells(found) {
+  if (!found) return [el("td", { class: "zero" }, "–"), el("td", { class: "zero" }, "–")];
+  const [attacked, broken, allowed] = found;
+  const text = allowed ? `${broken} (${allowed} allowed)` : String(broken);
+  return [
+    el("td", {}, String(attacked)),
+    el("td", { class: broken > allowed ? "bad" : broken ? "" : "zero" }, text),
+  ];
+}
+
+// Why inputs were not certified: equal reasons together, those of failures first.
+function reasonTable(dataset) {
+  const found = new Map();
+  for (const curve of dataset.curves) {
+    for (const [norm, line] of Object.entries(curve.norms)) {
+      for (const [outcome, reason, count] of line.reasons) {
+        const key = JSON.stringify([outcome, reason]);
+        const entry = found.get(key) || { outcome, reason, count: 0, where: new Map() };
+        entry.count += count;
+        entry.where.set(curve.title, [...(entry.where.get(curve.title) || []), NORM_NAMES[norm]]);
+        found.set(key, entry);
+      }
+    }
+  }
+  if (!found.size) return null;
+  const alarm = (entry) => ALARMS.includes(entry.outcome);
+  const entries = [...found.values()].sort(
+    (one, other) => alarm(other) - alarm(one) || other.count - one.count,
+  );
+  const rows = entries.slice(0, 60).map((entry) => {
+    const where = [...entry.where].map(([title, norms]) => `${title}: ${norms.join(", ")}`).join("; ");
+    const cells = [String(entry.count), where, entry.reason].map((text, place) =>
+      el("td", { class: place ? "text wrap" : "" }, text),
+    );
+    return el("tr", {}, el("td", { class: alarm(entry) ? "bad text" : "text" }, entry.outcome), cells);
+  });
+  const head = ["Outcome", "Inputs", "Where", "Reason"].map((title, place) =>
+    el("th", { scope: "col", class: place > 1 ? "text" : "" }, title),
+  );
+  return el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows));
+}
