@@ -61,7 +61,7 @@ class SmoothingSettings(NoisyTraining):
     memory_budget_mb: megabytes that a batch of draws may take (0: a default for the device).
     """
 
-    sigma: float = 0.75
+    sigma: float = 0.5
     alpha: float = 0.001
     draws: int = 10_000
     draws_predict: int = 1_000

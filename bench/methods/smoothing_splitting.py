@@ -26,7 +26,7 @@ class SplittingSettings(NoisyTraining):
     shifts_calibrate: positions of the cuts at which a validation input's score is taken.
     """
 
-    sigma: float = 0.75
+    sigma: float = 0.5
     shifts_calibrate: int = 200
 
 
