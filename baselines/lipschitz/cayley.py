@@ -48,6 +48,10 @@ class CayleyLinear(CachedWeight):
         """Return the spectral norm of W."""
         return spectral_norm(self.weight())
 
+    def bound_from_l1(self) -> float:
+        """Return the length of the longest column of W: ||W v||_2 <= that times ||v||_1, with equality for some v."""
+        return self.weight().detach().double().norm(dim=0).max().item()
+
 
 class CayleyConv2d(CachedWeight):
     """Circular convolution (N, in, H, W) -> (N, out, H, W), semi-orthogonal at every frequency.

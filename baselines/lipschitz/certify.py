@@ -22,20 +22,20 @@ SCORE_SLACK = 1e-10
 def certify(network: LipschitzNetwork, x: Tensor, norms: Sequence[str]) -> dict[str, Tensor]:
     """Return norm -> (N,) float64 radii in the units of x, 0 where the score is not positive (domain free).
 
-    Native in ``network.norm``; converted ones use ||v||_inf <= ||v||_2 <= ||v||_1 and ||v||_2 <= sqrt(d) ||v||_inf.
+    Native in ``network.norm``; converted ones use ||v||_inf <= ||v||_2 <= ||v||_1 and ||v||_2 <= sqrt(d) ||v||_inf, and
+    from l1 to l2 the longest column of a dense first layer, which is shorter than 1 when that layer narrows.
     Raises ValueError unless the network is in float64 and in evaluation mode: ``network.double().eval()``.
     """
     if network.training or network.threshold.dtype != torch.float64:
         raise ValueError("certificates need float64 and evaluation mode: call network.double().eval() first")
-    bound = lipschitz_bound(network.body, network.norm) * (1 + BOUND_SLACK)
     with torch.no_grad():
         x = x.double()
         slack = SCORE_SLACK * (1 + x.flatten(1).norm(dim=1))
         score = network(x) - slack
     # Compared, not clamped, so that an input that is no number gets 0 and not NaN.
-    native = torch.where(score > 0, score, 0) / bound
-    features = x[0].numel()
-    return {norm: native / _conversion(network.norm, norm, features) for norm in norms}
+    positive = torch.where(score > 0, score, 0)
+    bounds = {norm: _bound_from(network, norm, x[0].numel()) for norm in norms}
+    return {norm: positive / (bounds[norm] * (1 + BOUND_SLACK)) for norm in norms}
 
 
 def lipschitz_bound(module: nn.Module, norm: str) -> float:
@@ -59,8 +59,17 @@ def lipschitz_bound(module: nn.Module, norm: str) -> float:
     )
 
 
-def _conversion(native: str, norm: str, features: int) -> float:
-    """The largest ||v||_native over v in R^features with ||v||_norm = 1."""
-    if native == "l2" and norm == "linf":
-        return math.sqrt(features) * (1 + BOUND_SLACK)
-    return 1.0
+def _bound_from(network: LipschitzNetwork, norm: str, features: int) -> float:
+    """Bound the change of the score per unit of change of the input (d = features), measured in ``norm``."""
+    if network.norm == "l2" and norm == "l1":
+        return _bound_from_l1(network.body)
+    native = lipschitz_bound(network.body, network.norm)
+    return native * math.sqrt(features) if (network.norm, norm) == ("l2", "linf") else native
+
+
+def _bound_from_l1(body: nn.Sequential) -> float:
+    """Bound the score's change per unit of l1: the first layer's own constant where it has one, then l2 onwards."""
+    first = next(index for index, layer in enumerate(body) if not isinstance(layer, ONE_LIPSCHITZ))
+    if not hasattr(body[first], "bound_from_l1"):
+        return lipschitz_bound(body, "l2")
+    return body[first].bound_from_l1() * lipschitz_bound(body[first + 1 :], "l2")

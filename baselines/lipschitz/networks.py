@@ -15,7 +15,7 @@ from baselines.lipschitz.sll import SLLConv2d, SLLLinear
 class LipschitzNetwork(nn.Module):
     """score(x) = body(x) - threshold, (N, *shape) -> (N,); its Lipschitz constant is known in ``norm`` (l2 or linf)."""
 
-    def __init__(self, body: nn.Module, norm: str) -> None:
+    def __init__(self, body: nn.Sequential, norm: str) -> None:
         super().__init__()
         self.body = body
         self.norm = norm

@@ -26,8 +26,8 @@ class CayleySettings:
 class Cayley(LipschitzMethod):
     """Network of orthogonal layers (Cayley transform) and MaxMin, whose score is 1-Lipschitz in l2.
 
-    Guarantee: deterministic, native in l2. Source: Trockman and Kolter, "Orthogonalizing Convolutional Layers with the
-    Cayley Transform", ICLR 2021 (arXiv 2104.07167).
+    Guarantee: deterministic, native in l2; the l1 radius uses the longest column of a dense first layer. Source:
+    Trockman and Kolter, "Orthogonalizing Convolutional Layers with the Cayley Transform", ICLR 2021 (arXiv 2104.07167).
     """
 
     name = "cayley"

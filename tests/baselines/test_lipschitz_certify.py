@@ -21,6 +21,7 @@ from baselines.lipschitz import (
     sll_convnet,
     sll_mlp,
 )
+from baselines.lipschitz.cayley import CayleyLinear
 from baselines.lipschitz.linf import LinfDistance
 
 SHAPE = (1, 7, 6)
@@ -176,12 +177,39 @@ def test_linear_scores_are_certified_exactly_in_the_native_norm(norm):
 
 def test_conversions_between_norms():
     x, _ = images(20, seed=7)
-    l2 = certify(trained("cayley_mlp"), x, ["l1", "l2", "linf"])
+    l2 = certify(trained("sll_mlp"), x, ["l1", "l2", "linf"])
     assert torch.equal(l2["l1"], l2["l2"])
     torch.testing.assert_close(l2["linf"], l2["l2"] / math.sqrt(42))
     assert (l2["linf"] * math.sqrt(42) <= l2["l2"]).all()
     linf = certify(trained("linf_distance_net"), x, ["l1", "l2", "linf"])
     assert torch.equal(linf["l1"], linf["linf"]) and torch.equal(linf["l2"], linf["linf"])
+
+
+def test_l1_radius_of_an_orthogonal_row_is_the_exact_distance():
+    layer = CayleyLinear(6, 1)
+    network = LipschitzNetwork(nn.Sequential(nn.Flatten(), layer), "l2").double().eval()
+    network.threshold.fill_(-3.0)
+    x = torch.rand(20, 6, generator=torch.Generator().manual_seed(6))
+    steepest = layer.weight().abs().max()
+    assert steepest < 0.999
+    found = certify(network, x, ["l1"])["l1"]
+    exact = network(x.double()).detach() / steepest
+    assert (found <= exact).all()
+    torch.testing.assert_close(found, exact, rtol=1e-8, atol=0)
+
+
+def test_l1_radius_through_a_narrow_first_layer_withstands_attacks():
+    network = trained("cayley_mlp")
+    x = sensitive_inputs(network)
+    radii = certify(network, x, ["l1", "l2"])
+    assert (radii["l1"] > 1.05 * radii["l2"]).all()
+    # The corners of the l1 ball: the whole budget on one pixel, up or down; and points between two corners.
+    pixels = torch.eye(42, dtype=torch.float64)
+    corners = torch.cat([pixels, -pixels])
+    pairs = (corners + corners[torch.randperm(84, generator=torch.Generator().manual_seed(8))]) / 2
+    for point, radius in zip(x, radii["l1"], strict=True):
+        steps = radius * torch.cat([corners, pairs]).reshape(-1, *SHAPE)
+        assert (network(point + steps) > 0).all()
 
 
 def test_the_threshold_shifts_the_radius():
