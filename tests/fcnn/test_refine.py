@@ -117,13 +117,14 @@ def test_a_box_without_adversarial_points_is_certified_for_ever(norm):
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_a_network_that_is_positive_everywhere(domain):
-    """relu(x1 - 0.2) + 0.1: only the flat side's tangent shows that nothing is adversarial."""
+@pytest.mark.parametrize(("floor", "expected"), [(0.1, math.inf), (-0.1, 0.6)])
+def test_a_flat_tangent_counts_where_it_is_positive(domain, floor, expected):
+    """relu(x1 - 0.2) + floor from x1 = 0.9: its flat side shows that nothing is adversarial, or that all of it is."""
     network = ConvexMLP.from_arrays(
-        [np.array([[1.0, 0.0]]), np.zeros((1, 2))], [np.array([-0.2]), np.array([0.1])], [np.ones((1, 1))]
+        [np.array([[1.0, 0.0]]), np.zeros((1, 2))], [np.array([-0.2]), np.array([floor])], [np.ones((1, 1))]
     )
     radii = certify_batch(FeatureConvexClassifier(network), torch.tensor([[0.9, 0.5]]), domain=domain)
-    assert all(radius.item() == math.inf for radius in radii.values())
+    assert [radius.item() for radius in radii.values()] == pytest.approx([expected] * 3, rel=1e-6)
 
 
 def grid_radius(classifier, x, norm, domain, reach=2.0, size=241):
