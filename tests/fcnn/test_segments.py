@@ -131,7 +131,7 @@ def test_segment_radius_solves_the_program(norm):
 @pytest.mark.parametrize("norm", NORMS)
 def test_segment_radius_of_one_coordinate(norm):
     """0.3 at slope 1 and the rest at a smaller slope; in l2 the level rises without any gain in between."""
-    far = torch.tensor([[0.25], [0.5], [0.01], [0.25]], dtype=torch.float64)
+    far = torch.tensor([[0.25], [0.5], [0.01], [0.3]], dtype=torch.float64)
     missing = torch.tensor([0.1, 0.1, 0.1, 1e-4], dtype=torch.float64)
     near_room, far_room = torch.full_like(far, 0.3), torch.full_like(far, 20.0)
     exact = 0.3 + missing / far[:, 0]
