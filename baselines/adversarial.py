@@ -1,4 +1,4 @@
-"""Losses for networks that are certified afterwards: adversarial training and certified training by intervals.
+"""Losses for networks that are certified afterwards: adversarial training and certified training.
 
 Each is called as loss(model, x, y, done): x (N, *shape) in [0, 1], y (N,) floats with 1 = sensitive, done in [0, 1) the
 share of training done; it returns a scalar. The radius trained for grows linearly from 0 to ``epsilon`` while
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from baselines.intervals import interval_bounds
+from baselines.intervals import linear_lower_bound, propagate
 
 
 @dataclass(frozen=True)
@@ -32,24 +32,29 @@ class AdversarialLoss:
 
 
 @dataclass(frozen=True)
-class IntervalLoss:
-    """clean_share x cross-entropy + the rest x cross-entropy of the worst score that interval bounds allow.
+class CertifiedLoss:
+    """clean_share x cross-entropy + the rest x cross-entropy of the worst score that bounds over linf balls allow.
 
-    The clean share starts at 1 and falls to ``clean_share`` along the ramp. Source: Gowal et al., "On the Effectiveness
-    of Interval Bound Propagation for Training Verifiably Robust Models" (2018), for linf balls in the box.
+    The clean share starts at 1 and falls to ``clean_share`` along the ramp. The worst score is crown_share x the bound
+    of CROWN-IBP + the rest x the interval bound. Sources: Gowal et al., "On the Effectiveness of Interval Bound
+    Propagation for Training Verifiably Robust Models" (2018), crown_share = 0; otherwise Zhang et al. (CROWN-IBP, ICLR
+    2020).
     """
 
     epsilon: float
     ramp: float = 0.5
     clean_share: float = 0.5
+    crown_share: float = 0.0
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, done: float) -> Tensor:
         radius = ramped(self.epsilon, self.ramp, done)
         share = 1 - ramped(1 - self.clean_share, self.ramp, done)
         clean = functional.binary_cross_entropy_with_logits(model(x), y)
-        lower, upper = interval_bounds(model, (x - radius).clamp(min=0), (x + radius).clamp(max=1))
-        worst = torch.where(y > 0.5, lower, upper)
-        return share * clean + (1 - share) * functional.binary_cross_entropy_with_logits(worst, y)
+        lower, upper, passed = propagate(model, (x - radius).clamp(min=0), (x + radius).clamp(max=1))
+        worst = torch.where(y > 0.5, lower, -upper)
+        if self.crown_share > 0:
+            worst = torch.lerp(worst, linear_lower_bound(passed, 2 * y - 1), self.crown_share)
+        return share * clean + (1 - share) * functional.softplus(-worst).mean()
 
 
 def ramped(value: float, ramp: float, done: float) -> float:

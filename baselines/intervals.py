@@ -1,4 +1,11 @@
-"""Interval arithmetic through a network, differentiable in its weights: for training, not for certificates."""
+"""Bounds of a network's score that are differentiable in its weights: for training, not for certificates.
+
+Sequences of Linear, Conv2d, ReLU, average pooling, BatchNorm2d (in evaluation mode), Flatten, Identity and Normalise
+are known. Sources: Gowal et al. (2018), section 3, for intervals; Zhang et al., "Towards Stable and Efficient Training
+of Verifiably Robust Neural Networks" (CROWN-IBP, ICLR 2020) for linear bounds whose ReLUs are bounded by intervals.
+"""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -6,38 +13,90 @@ from torch.nn import functional
 
 from baselines.networks import Normalise
 
+# Increasing in every input, so corners go to corners.
+INCREASING = (nn.ReLU, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity)
+SMALLEST_WIDTH = 1e-12
 
-def interval_bounds(module: nn.Module, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds on the output of ``module`` over the box between two corners (N, *shape).
 
-    Sequences of Linear, Conv2d, ReLU, average pooling, BatchNorm2d (in evaluation mode), Flatten, Identity and
-    Normalise are known; raises ValueError for anything else. Source: Gowal et al. (2018), section 3.
+@dataclass(frozen=True)
+class LayerBounds:
+    """A layer and the box (N, *shape) that its input lies in."""
+
+    layer: nn.Module
+    lower: Tensor
+    upper: Tensor
+
+
+def propagate(network: nn.Module, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, list[LayerBounds]]:
+    """Bounds (N, ...) on the output of ``network`` over the box between two corners (N, *shape), and those on the way.
+
+    Raises ValueError for a layer that is not known.
     """
-    if isinstance(module, nn.Sequential):
-        for layer in module:
-            lower, upper = interval_bounds(layer, lower, upper)
-        return lower, upper
-    if isinstance(module, nn.ReLU | nn.Flatten | nn.Identity | nn.AvgPool2d | nn.AdaptiveAvgPool2d):
-        return module(lower), module(upper)
-    center, reach = (lower + upper) / 2, (upper - lower) / 2
-    center, reach = module(center), _reach(module, reach)
-    return center - reach, center + reach
+    if isinstance(network, nn.Sequential):
+        passed: list[LayerBounds] = []
+        for layer in network:
+            lower, upper, inner = propagate(layer, lower, upper)
+            passed += inner
+        return lower, upper, passed
+    passed = [LayerBounds(network, lower, upper)]
+    if isinstance(network, INCREASING):
+        return network(lower), network(upper), passed
+    reach = _reach(network, (upper - lower) / 2)
+    center = network((lower + upper) / 2)
+    return center - reach, center + reach, passed
 
 
-def _reach(module: nn.Module, reach: Tensor) -> Tensor:
+def linear_lower_bound(passed: list[LayerBounds], sign: Tensor) -> Tensor:
+    """Lower bound (N,) of sign x score over the box, by CROWN through the layers that ``propagate`` passed.
+
+    sign: (N,) +1 or -1; -1 bounds the score from above.
+    """
+    last = passed[-1]
+    with torch.no_grad():
+        shape = last.layer(last.lower).shape
+    coefficients, constant = sign.reshape(-1, *[1] * (len(shape) - 1)).expand(shape), torch.zeros_like(sign)
+    for bounds in reversed(passed):
+        if isinstance(bounds.layer, nn.ReLU):
+            coefficients, added = _through_relu(coefficients, bounds)
+        else:
+            coefficients, added = _through_affine(coefficients, bounds)
+        constant = constant + added
+    first = passed[0]
+    lowest = coefficients.clamp(min=0) * first.lower + coefficients.clamp(max=0) * first.upper
+    return lowest.flatten(1).sum(dim=1) + constant
+
+
+def _through_relu(coefficients: Tensor, bounds: LayerBounds) -> tuple[Tensor, Tensor]:
+    """Coefficients before a ReLU: the chord where they are negative, the nearer of slopes 0 and 1 elsewhere."""
+    low, high = bounds.lower.clamp(max=0), bounds.upper.clamp(min=0)
+    chord = high / (high - low).clamp(min=SMALLEST_WIDTH)
+    slope = (bounds.upper > -bounds.lower).to(chord.dtype)
+    down, up = coefficients.clamp(max=0), coefficients.clamp(min=0)
+    return down * chord + up * slope, (-down * chord * low).flatten(1).sum(dim=1)
+
+
+def _through_affine(coefficients: Tensor, bounds: LayerBounds) -> tuple[Tensor, Tensor]:
+    """Coefficients before an affine layer, by its gradient, and what its bias adds."""
+    origin = torch.zeros_like(bounds.lower).requires_grad_()
+    value = bounds.layer(origin)
+    (before,) = torch.autograd.grad(value, origin, coefficients, create_graph=True)
+    return before, (coefficients * value).reshape(len(origin), -1).sum(dim=1)
+
+
+def _reach(layer: nn.Module, reach: Tensor) -> Tensor:
     """Half width behind an affine layer of a box with half width ``reach`` before it."""
-    if isinstance(module, nn.Linear):
-        return functional.linear(reach, module.weight.abs())
-    if isinstance(module, nn.Conv2d):
+    if isinstance(layer, nn.Linear):
+        return functional.linear(reach, layer.weight.abs())
+    if isinstance(layer, nn.Conv2d):
         return functional.conv2d(
-            reach, module.weight.abs(), None, module.stride, module.padding, module.dilation, module.groups
+            reach, layer.weight.abs(), None, layer.stride, layer.padding, layer.dilation, layer.groups
         )
-    if isinstance(module, nn.BatchNorm2d) and not module.training:
-        scale = module.weight / torch.sqrt(module.running_var + module.eps)
+    if isinstance(layer, nn.BatchNorm2d) and not layer.training:
+        scale = layer.weight / torch.sqrt(layer.running_var + layer.eps)
         return reach * scale.abs()[None, :, None, None]
-    if isinstance(module, Normalise):
-        return reach / module.std
+    if isinstance(layer, Normalise):
+        return reach / layer.std
     raise ValueError(
-        f"interval bounds for training know no layer {type(module).__name__}: use Linear, Conv2d, ReLU, average "
-        "pooling, Flatten and, in evaluation mode, BatchNorm2d"
+        f"bounds for training know no layer {type(layer).__name__}: use Linear, Conv2d, ReLU, average pooling, Flatten "
+        "and, in evaluation mode, BatchNorm2d"
     )

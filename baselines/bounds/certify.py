@@ -119,18 +119,37 @@ def certified_radii(
     """Certified radii of x (N, *shape) with positive score: no x' within the radius (and in [0, 1]^d where domain is
     ``box``) has a score <= 0.
 
-    norm: l1, l2 or linf. method: ibp, crown_ibp, crown, alpha_crown or alpha_beta_crown (the last by branch and
-    bound; ``options`` go to it). Raises ValueError for unknown names or inputs outside the box, UnsupportedLayer for
-    a network with a layer that cannot be bounded.
+    norm: l1, l2 or linf. method: ibp, crown_ibp, crown, alpha_crown or alpha_beta_crown (branch and bound;
+    ``options`` are those of ``baselines.branch_and_bound.certify``, otherwise of ``RadiusSearch``). Raises ValueError
+    for unknown names or inputs outside the box, UnsupportedLayer for a network with a layer that cannot be bounded.
     """
     check_request(x, norm, method, domain, max_radius)
     if method == "alpha_beta_crown":
-        from baselines.branch_and_bound import certified_radii as by_branch_and_bound
-
-        return by_branch_and_bound(model, x, norm, domain=domain, max_radius=max_radius, **options)
+        return _by_branch_and_bound(model, x, norm, domain, max_radius, tolerance, **options)
     score = model if isinstance(model, BoundedScore) else BoundedScore(model, tuple(x.shape[1:]), x.device)
     search = RadiusSearch(score, x, norm, max_radius, tolerance, **options)
     return search.radii(method, domain)
+
+
+def _by_branch_and_bound(
+    model: nn.Module | BoundedScore,
+    x: Tensor,
+    norm: str,
+    domain: str,
+    max_radius: float | None,
+    tolerance: float,
+    **options: object,
+) -> CertifiedRadii:
+    """Start from the radii of alpha-CROWN, so that branch and bound only has to enlarge them."""
+    # Imported here because only this method needs it, and it may come to import this package.
+    from baselines.branch_and_bound import certify as branch
+
+    network = model.model if isinstance(model, BoundedScore) else model
+    start = certified_radii(model, x, norm, "alpha_crown", domain, max_radius, tolerance).radius
+    found = branch(
+        network, x, norm, domain, tolerance=tolerance, start=start, max_radius=max_radius, **options
+    )
+    return CertifiedRadii(torch.maximum(found.radius, start), found.reached_limit)
 
 
 def certify(

@@ -58,6 +58,7 @@ class BoundedScore:
     def __init__(
         self, model: nn.Module, input_shape: tuple[int, ...], device: torch.device | str = "cpu"
     ) -> None:
+        self.model = model
         self.device = torch.device(device)
         self.input_shape = tuple(input_shape)
         self.dim = int(np.prod(self.input_shape))

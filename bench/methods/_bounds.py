@@ -8,13 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from baselines.adversarial import AdversarialLoss, IntervalLoss
+from baselines.adversarial import AdversarialLoss, CertifiedLoss
 from baselines.bounds import BoundedScore, RadiusSearch, SlopeSettings, UnsupportedLayer
 from baselines.networks import build_network
 from bench.calibration import ThresholdedScore, balanced_threshold
 from bench.contract import Curve, FitContext, LinearScore, Method, Outcome, Radii, TrainingData
 from fcnn.training import Loss, TrainSettings, cross_entropy, train
 
+CROWN_SHARE = 0.5
 Certificate = Literal[
     "ibp:free",
     "ibp:box",
@@ -31,16 +32,17 @@ Certificate = Literal[
 class BoundsSettings:
     """Recipe of a plain network certified by bound propagation.
 
-    network, hidden: see baselines.networks; training: ``standard``, ``adversarial`` (PGD in linf) or ``ibp``.
+    network, hidden: see baselines.networks; training: ``standard``, ``adversarial`` (PGD in linf), ``ibp``
+    or ``crown_ibp`` (half of each bound).
     epsilon: linf radius trained for, reached after the share ``ramp`` of the training; attack_steps: PGD steps;
-    clean_share: weight of the ordinary cross-entropy once the ramp is over (``ibp``).
+    clean_share: weight of the ordinary cross-entropy once the ramp is over (``ibp``, ``crown_ibp``).
     certificates: which curves to issue, as method:domain; tolerance: relative width at which the radius search stops;
     slope_steps, slope_rate: optimiser of alpha-CROWN.
     """
 
     network: Literal["mlp", "convnet"] = "mlp"
     hidden: tuple[int, ...] = (200,)
-    training: Literal["standard", "adversarial", "ibp"] = "standard"
+    training: Literal["standard", "adversarial", "ibp", "crown_ibp"] = "standard"
     epsilon: float = 0.1
     ramp: float = 0.5
     attack_steps: int = 7
@@ -108,8 +110,9 @@ class BoundPropagation(Method):
         settings = self.settings
         if settings.training == "adversarial":
             return AdversarialLoss(settings.epsilon, settings.ramp, settings.attack_steps)
-        if settings.training == "ibp":
-            return IntervalLoss(settings.epsilon, settings.ramp, settings.clean_share)
+        if settings.training in ("ibp", "crown_ibp"):
+            crown_share = CROWN_SHARE if settings.training == "crown_ibp" else 0.0
+            return CertifiedLoss(settings.epsilon, settings.ramp, settings.clean_share, crown_share)
         return cross_entropy
 
     def _search(self, x: Tensor, norm: str) -> RadiusSearch:

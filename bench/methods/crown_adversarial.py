@@ -14,7 +14,7 @@ class AdversarialSettings(BoundsSettings):
     The paper's epsilon is 0.3 on MNIST, 0.1 on Fashion-MNIST, 2/255 on CIFAR-10, ramped up over 20 epochs.
     """
 
-    training: Literal["standard", "adversarial", "ibp"] = "adversarial"
+    training: Literal["standard", "adversarial", "ibp", "crown_ibp"] = "adversarial"
     certificates: tuple[Certificate, ...] = ("alpha_crown:free",)
     train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=40, batch_size=128))
 

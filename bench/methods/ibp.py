@@ -11,7 +11,7 @@ from fcnn.training import TrainSettings
 class IBPSettings(BoundsSettings):
     """Recipe of a network trained with interval bounds; the keys are those of ``BoundsSettings``."""
 
-    training: Literal["standard", "adversarial", "ibp"] = "ibp"
+    training: Literal["standard", "adversarial", "ibp", "crown_ibp"] = "ibp"
     certificates: tuple[Certificate, ...] = ("crown:free",)
     train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=40, batch_size=128))
 

@@ -33,6 +33,17 @@ def reference_score(reference) -> BoundedScore:
     return BoundedScore(nn.Sequential(hidden, nn.ReLU(), out), (6,))
 
 
+@pytest.mark.parametrize("domain", ["free", "box"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_branch_and_bound_reaches_the_exact_radius(reference, reference_score, norm, domain):
+    x = torch.from_numpy(reference["x"])
+    exact = torch.from_numpy(reference[f"exact_{norm}" + ("_box" if domain == "box" else "")])
+    radius = certify(reference_score, x, norm, "alpha_beta_crown", domain, tolerance=1e-3)
+    assert (radius >= certify(reference_score, x, norm, "alpha_crown", domain, tolerance=1e-3)).all()
+    assert (radius <= exact * (1 + REFERENCE_ACCURACY)).all()
+    assert (radius >= 0.99 * exact).all()
+
+
 def linear(weight: Tensor, bias: float) -> nn.Module:
     layer = nn.Linear(len(weight), 1).double()
     with torch.no_grad():
