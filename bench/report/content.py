@@ -15,8 +15,8 @@ from bench.report.pictures import Pictures
 from bench.rows import CURVE_KEY
 from bench.summary import named_radii, summarise
 
-# Together at most 2.2 MB of the page; beyond that, neighbouring radii share the smallest of them.
-MAX_RADII = 200_000
+# Together at most 1.6 MB of the page; of more, neighbouring radii share the smallest of them.
+MAX_RADII = 150_000
 LINE = 2.0
 SYMBOLS = {
     "o": "circle",
@@ -59,7 +59,7 @@ def report_content(
             "summary": summarise(radii, predictions),
             "attacked": attacks(out),
         }
-        limit = max(50, MAX_RADII // radii.groupby(CURVE_KEY).ngroups)
+        limit = radii_limit(radii)
         for name in dict.fromkeys([*configuration.get("datasets", []), *radii["dataset"]]):
             mine = {key: table[table["dataset"] == name] for key, table in tables.items()}
             if len(mine["radii"]):
@@ -76,6 +76,14 @@ def report_content(
         "datasets": datasets,
         "rows_beside": "",
     }
+
+
+def radii_limit(radii: pd.DataFrame) -> int:
+    """Return how many radii, and how many upper ends, each curve may keep in each norm: all if they fit."""
+    with_uppers = radii.loc[radii["radius_upper"].notna(), CURVE_KEY].drop_duplicates()
+    curves = radii.groupby(CURVE_KEY).size()
+    numbers = curves.sum() + curves.reindex(pd.MultiIndex.from_frame(with_uppers)).sum()
+    return int(curves.max()) if numbers <= MAX_RADII else MAX_RADII // (len(curves) + len(with_uppers))
 
 
 def attacks(out: Path) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from bench.report.adversarial import CURVE_AND_SEED, Adversarials, extremes
 from bench.runner import DataRequest, cached_dataset
 
 MAX_SIDE = 64
-MAX_PICTURE_BYTES = 900_000
+MAX_PICTURE_BYTES = 700_000
 NOT_LOADED = "The inputs are not shown: {reason}."
 NO_IMAGES = "The inputs are tables, not images: they are listed by their position in the test split."
 OTHER_DATA = "The inputs are not shown: the data set found now is not the one of this run."

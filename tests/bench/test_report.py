@@ -20,6 +20,7 @@ from bench.compare import main as compare
 from bench.report import page, write_report
 from bench.report.__main__ import main
 from bench.report.adversarial import extremes, nearest
+from bench.report.content import radii_limit
 from bench.report.packing import packed, steps
 from bench.report.pictures import png_address
 from bench.rows import check_radii
@@ -91,6 +92,14 @@ def test_packing_many_radii_errs_to_the_safe_side_only(count, upward):
         exact = (values >= radius).sum()
         counted = min(count, short["block"] * (kept >= radius).sum())
         assert 0 <= (counted - exact if upward else exact - counted) < short["block"]
+
+
+def test_radii_are_joined_only_when_there_are_too_many(run, monkeypatch):
+    rows = Store(run).read_run()[1]
+    assert radii_limit(rows) == 60
+    monkeypatch.setattr("bench.report.content.MAX_RADII", 320)
+    # 12 + 12 + 1 curves, 6 of them with upper ends: 31 lists of numbers.
+    assert radii_limit(rows) == 10
 
 
 def test_bands_are_rounded_outwards():

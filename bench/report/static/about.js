@@ -76,6 +76,13 @@ function buildAbout() {
   document.getElementById("foot").append(
     el("h2", { id: "about" }, "About these numbers"),
     definitions(READING),
+    lines.some((line) => line.radii.block > 1)
+      ? el(
+          "p",
+          {},
+          "This run is large: some neighbouring radii are counted as the smallest of them, so certified accuracy may be shown a little too low.",
+        )
+      : "",
     el("h3", {}, "Methods and their sources"),
     definitions(methods),
     el("h3", {}, "Settings and versions"),
