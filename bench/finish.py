@@ -8,6 +8,7 @@ from bench.curves import certified_curves
 from bench.files import plain
 from bench.plots import draw_run
 from bench.provenance import RunClock, run_record
+from bench.report import write_report
 from bench.runner import CellJob, Resources
 from bench.store import CURVES, SUMMARY, Store
 from bench.suite import Suite
@@ -30,7 +31,8 @@ def finish_run(
     }
     store.write_run(run_record(configuration, method_metadata(suite), radii, clock))
     figures = draw_run(store.out)
-    return f"{render_summary(summary)}\n\n{closing_lines(store.out, figures)}"
+    report = write_report(store.out, jobs[0].data.data_dir)
+    return f"{render_summary(summary)}\n\n{closing_lines(store.out, report, figures)}"
 
 
 def method_metadata(suite: Suite) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from bench.store import CURVES, FIGURES, PREDICTIONS, RADII, RUN, SUMMARY, Store
 RESULTS = Path(__file__).parent.parent / "results"
 MAX_BYTES = 40 * 2**20
 TABLES = (RADII, PREDICTIONS, CURVES, SUMMARY, RUN)
-OPTIONAL = ("falsify.csv",)
+OPTIONAL = ("report.html", "radii.csv.gz", "falsify.csv")
 
 
 def publish(out: Path, name: str, results: Path = RESULTS) -> Path:
