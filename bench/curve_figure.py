@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,14 +15,22 @@ from bench.line_styles import NORM_SYMBOLS, CurveId, LineStyle, log_axis, plain_
 
 PANEL_WIDTH, PANEL_HEIGHT = 4.2, 2.9
 LEGEND_ROW, LEGEND_CHARACTERS_PER_INCH = 0.17, 18
+ENVELOPE_LOOK = {"color": "0.55", "linewidth": 4.0, "alpha": 0.45, "zorder": 1}
 KEY = "clean: recall of the sensitive / the other class.   (box) and short dashes: perturbed inputs stay in [0, 1].   "
 HOLLOW = "Hollow marker: converted from another norm.   Band: 95 %."
 
 
 def curve_figure(
-    curves: pd.DataFrame, summary: pd.DataFrame, styles: Mapping[CurveId, LineStyle], heading: str
+    curves: pd.DataFrame,
+    best: pd.DataFrame,
+    summary: pd.DataFrame,
+    styles: Mapping[CurveId, LineStyle],
+    heading: str,
 ) -> Figure:
-    """Draw one data set's curves (columns of :mod:`bench.curves`); norms in which nothing is certified are named."""
+    """Draw one data set's curves and envelopes; norms in which nothing is certified are named.
+
+    curves, best: columns of :mod:`bench.curves`, from ``certified_curves`` and ``envelopes``.
+    """
     certified = set(summary.loc[summary["certified"] > 0, "norm"])
     norms = [norm for norm in NORM_SYMBOLS if norm in certified]
     missing = [NORM_SYMBOLS[norm] for norm in NORM_SYMBOLS if norm in set(summary["norm"]) - certified]
@@ -39,11 +47,12 @@ def curve_figure(
         panel, rows = curves[curves["norm"] == norm], summary[summary["norm"] == norm]
         for ax in axes[:, column]:
             _draw_lines(ax, panel, rows, styles)
+            _draw_envelopes(ax, best[best["norm"] == norm])
         _finish_axes(axes[:, column], panel, norm)
         axes[0, column].set_title(_panel_title(rows, styles, norm), fontsize=8)
     axes[0, 0].set_ylabel("certified accuracy")
     axes[1, 0].set_ylabel("certified accuracy")
-    _label(figure, styles, heading, width, columns)
+    _label(figure, styles, sorted(set(best["method"])), heading, width, columns)
     return figure
 
 
@@ -74,6 +83,13 @@ def _draw_lines(
             markeredgecolor=style.color,
             markevery=(0.02 + 0.13 * (style.rank / len(styles)), 0.13),
         )
+
+
+def _draw_envelopes(ax: Axes, best: pd.DataFrame) -> None:
+    """Draw a broad pale line behind the members of each family."""
+    for _, curve in best.groupby(["method", "domain"], sort=True):
+        curve = _until_zero(curve)
+        ax.plot(curve["radius"], curve["certified_accuracy"], drawstyle="steps-pre", **ENVELOPE_LOOK)
 
 
 def _until_zero(curve: pd.DataFrame) -> pd.DataFrame:
@@ -123,7 +139,12 @@ def _legend_columns(styles: Mapping[CurveId, LineStyle], width: float) -> int:
 
 
 def _label(
-    figure: Figure, styles: Mapping[CurveId, LineStyle], heading: str, width: float, columns: int
+    figure: Figure,
+    styles: Mapping[CurveId, LineStyle],
+    families: Sequence[str],
+    heading: str,
+    width: float,
+    columns: int,
 ) -> None:
     """Put the heading above and the legend below the panels."""
     figure.suptitle(_wrapped(heading, width), fontsize=10)
@@ -138,6 +159,12 @@ def _label(
             label=style.label,
         )
         for style in styles.values()
+    ]
+    handles += [
+        Line2D(
+            [], [], **ENVELOPE_LOOK, label=plain_text(f"{family}: best at each radius, chosen on test inputs")
+        )
+        for family in families
     ]
     figure.legend(
         handles=handles,

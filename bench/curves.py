@@ -4,7 +4,7 @@ Certified accuracy at r is the share of *sensitive test inputs* that are classif
 radius >= r. Every sensitive input is in the denominator, also those that were abstained on, timed out or failed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ CURVE_COLUMNS = (
     "seeds",
     "inputs",
 )
+ENVELOPE = "best at each radius"
 LINEAR_POINTS = 201
 LOG_POINTS = 101
 
@@ -60,6 +61,22 @@ def certified_curves(radii: pd.DataFrame, confidence: float = 0.95) -> pd.DataFr
             curves.append(pd.DataFrame(curve))
     empty = pd.DataFrame(columns=list(CURVE_COLUMNS))
     return pd.concat(curves, ignore_index=True)[list(CURVE_COLUMNS)] if curves else empty
+
+
+def envelopes(curves: pd.DataFrame, families: Mapping[str, str]) -> pd.DataFrame:
+    """Return, for each family of methods, its best member's certified accuracy at every radius, as further curves.
+
+    families: method -> name of its family, which stands in the column ``method``; the certificate is ENVELOPE. The
+    member is chosen on the test inputs, radius by radius, so no single classifier has this curve: it shows what the
+    choice of a noise level could at most have bought. The band is that of the member chosen.
+    """
+    members = curves[curves["method"].isin(families)]
+    if members.empty:
+        return curves.iloc[:0]
+    members = members.assign(method=members["method"].map(families), certificate=ENVELOPE)
+    key = [*CURVE_KEY, "radius"]
+    best = members.groupby(key, sort=True)["certified_accuracy"].idxmax()
+    return members.loc[best].reset_index(drop=True)
 
 
 def radius_grid(radii: np.ndarray) -> np.ndarray:

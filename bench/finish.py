@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.curves import certified_curves
+import pandas as pd
+
+from bench.curves import certified_curves, envelopes
 from bench.files import plain
 from bench.plots import draw_run
 from bench.provenance import RunClock, run_record
@@ -21,7 +23,8 @@ def finish_run(
 ) -> str:
     """Write everything but the cells themselves into the output folder; return the text for the terminal."""
     radii, predictions = store.merge(job.folder for job in jobs)
-    store.write_table(CURVES, certified_curves(radii))
+    curves = certified_curves(radii)
+    store.write_table(CURVES, pd.concat([curves, envelopes(curves, suite.families())], ignore_index=True))
     summary = summarise(radii, predictions, suite.radii)
     store.write_table(SUMMARY, summary)
     configuration = {
@@ -43,6 +46,7 @@ def method_metadata(suite: Suite) -> dict[str, dict[str, Any]]:
             "title": entry.title or entry.method_class.title,
             "reference": entry.method_class.reference,
             "guarantee": entry.method_class.guarantee,
+            "family": entry.family,
         }
         for entry in suite.methods
     }

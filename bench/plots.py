@@ -16,7 +16,7 @@ import seaborn
 from matplotlib.figure import Figure
 
 from bench.curve_figure import curve_figure
-from bench.curves import certified_curves
+from bench.curves import certified_curves, envelopes
 from bench.errors import Parser, UsageError
 from bench.files import safe_name, write_atomic
 from bench.line_styles import legend_styles
@@ -43,6 +43,8 @@ def draw_figures(
 ) -> list[Path]:
     """Draw each data set's curves and seconds into the folder; ``run`` gives titles and the order of methods."""
     curves, summary = certified_curves(radii), summarise(radii, predictions)
+    families = {name: method["family"] for name, method in run["methods"].items() if method.get("family")}
+    best = envelopes(curves, families)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for dataset, panel in summary.groupby("dataset", sort=True):
@@ -50,7 +52,8 @@ def draw_figures(
         heading = _heading(run["configuration"], str(dataset))
         with matplotlib.rc_context(), seaborn.axes_style("whitegrid"), seaborn.plotting_context("paper"):
             matplotlib.rcParams.update(LOOK)
-            lines = curve_figure(curves[curves["dataset"] == dataset], panel, styles, heading)
+            own = [table[table["dataset"] == dataset] for table in (curves, best)]
+            lines = curve_figure(*own, panel, styles, heading)
             written += _save(lines, folder / f"{safe_name(str(dataset))}_certified_accuracy")
             if (panel["seconds_per_certificate"] > 0).any():
                 seconds = seconds_figure(panel, styles, heading)

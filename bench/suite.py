@@ -23,6 +23,7 @@ class MethodEntry:
 
     id: the name in tables and files (default: the method's name); title: the legend's (default: the class's).
     for_: per data set, a table of settings that differ there. datasets: the only data sets it runs on (default: all).
+    family: entries that share it, such as one method at several noise levels, also get a common envelope curve.
     """
 
     method: str
@@ -31,6 +32,7 @@ class MethodEntry:
     settings: dict[str, Any] = field(default_factory=dict)
     for_: dict[str, Any] = field(default_factory=dict)
     datasets: tuple[str, ...] = ()
+    family: str = ""
 
     @property
     def name(self) -> str:
@@ -93,6 +95,10 @@ class Suite:
             for entry in self.methods
             if not entry.datasets or dataset in entry.datasets
         ]
+
+    def families(self) -> dict[str, str]:
+        """Return method -> family of the entries that have one."""
+        return {entry.name: entry.family for entry in self.methods if entry.family}
 
     def with_methods(self, names: Iterable[str]) -> "Suite":
         """Keep the named entries; a registered method that has no entry joins with its default settings."""

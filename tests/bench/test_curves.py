@@ -7,10 +7,12 @@ from scipy import stats
 
 from bench.curves import (
     CURVE_COLUMNS,
+    ENVELOPE,
     accuracy_by_seed,
     certified_curves,
     clopper_pearson,
     confidence_band,
+    envelopes,
     radius_grid,
 )
 
@@ -115,3 +117,18 @@ def test_grid_without_a_finite_radius_still_has_a_width(radii: list[float]) -> N
 def test_no_rows_give_no_curves() -> None:
     empty = rows([]).assign(index=[])
     assert certified_curves(empty).empty
+
+
+def test_an_envelope_takes_the_best_member_at_every_radius():
+    radii = [0.0, 1.0, 2.0]
+    rows = []
+    for method, shares in (("low", [0.9, 0.5, 0.0]), ("high", [0.7, 0.6, 0.4]), ("other", [1.0, 1.0, 1.0])):
+        for radius, share in zip(radii, shares, strict=True):
+            key = {"dataset": "d", "method": method, "certificate": "c", "norm": "l2", "domain": "free"}
+            rows.append({**key, "radius": radius, "certified_accuracy": share, "lower": share - 0.1})
+    best = envelopes(pd.DataFrame(rows), {"low": "noise", "high": "noise"})
+    assert list(best["method"].unique()) == ["noise"]
+    assert list(best["certificate"].unique()) == [ENVELOPE]
+    assert list(best["certified_accuracy"]) == [0.9, 0.6, 0.4]
+    assert list(best["lower"]) == pytest.approx([0.8, 0.5, 0.3])
+    assert envelopes(pd.DataFrame(rows), {}).empty

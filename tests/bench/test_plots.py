@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from bench.curve_figure import curve_figure
-from bench.curves import certified_curves
+from bench.curves import certified_curves, envelopes
 from bench.line_styles import legend_styles, log_axis
 from bench.plots import draw_figures, draw_run, main
 from bench.provenance import RunClock, run_record
@@ -75,7 +75,8 @@ def drawing() -> tuple[matplotlib.figure.Figure, dict]:
     radii = radii_frame()
     summary = summarise(radii, predictions_frame())
     styles = legend_styles(summary, METHODS)
-    return curve_figure(certified_curves(radii), summary, styles, "heading"), styles
+    none = certified_curves(radii).iloc[:0]
+    return curve_figure(certified_curves(radii), none, summary, styles, "heading"), styles
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,8 @@ def test_a_run_in_which_nothing_was_certified_still_says_so(tmp_path: Path) -> N
 def test_panels_with_infinite_radii_only_are_drawn(tmp_path: Path) -> None:
     everywhere = check_radii(rows("fcnn", "c", "l2", domain="box", radius=float("inf")))
     summary = summarise(everywhere, predictions_frame())
-    figure = curve_figure(certified_curves(everywhere), summary, legend_styles(summary, {}), "heading")
+    curves = certified_curves(everywhere)
+    figure = curve_figure(curves, curves.iloc[:0], summary, legend_styles(summary, {}), "heading")
     figure.savefig(tmp_path / "x.png")
     assert set(figure.axes[0].lines[0].get_ydata()) == {1.0}
 
@@ -207,3 +209,17 @@ def test_logarithmic_axes_have_a_few_plain_numbers(limits: tuple[float, float]) 
     figure.canvas.draw()
     labels = [label.get_text() for label in ax.get_xticklabels(which="both") if label.get_text()]
     assert 1 <= len(labels) <= 14 and all(float(label) > 0 for label in labels)
+
+
+def test_a_family_gets_its_envelope_and_a_line_in_the_legend() -> None:
+    radii = radii_frame()
+    summary = summarise(radii, predictions_frame())
+    curves = certified_curves(radii)
+    best = envelopes(curves, {"fcnn": "both", "smoothing": "both"})
+    styles = legend_styles(summary, METHODS)
+    plain = curve_figure(curves, curves.iloc[:0], summary, styles, "heading")
+    figure = curve_figure(curves, best, summary, styles, "heading")
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert any("both: best at each radius" in label for label in labels)
+    groups = best[best["norm"] == "l1"].groupby(["method", "domain"]).ngroups
+    assert len(figure.axes[0].lines) == len(plain.axes[0].lines) + groups
