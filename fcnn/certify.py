@@ -27,7 +27,7 @@ CERTIFICATES = {
 FLOATS_PER_FEATURE = 12
 # Batches of more numbers than this fall out of the processor's caches.
 CACHED_FLOATS = 2**18
-SMALLEST_BATCH = 32
+SMALLEST_BATCH = 8
 
 
 def certify_batch(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.linalg import vecdot
 
 from fcnn.certificates import LARGEST, ROUNDING, closed_form, in_domain, separable
 from fcnn.feature_maps import CenteredAbs, FeatureMap, Identity
@@ -71,38 +72,40 @@ def segment_radius(margin: Tensor, segments: Segments, norm: str) -> Tensor:
         return separable(margin, segments.near_weight, norm)
     if segments.far_weight is None:
         return in_domain(margin, segments.near_weight, segments.near_room, norm)
-    both = (
-        torch.cat([segments.near_weight, segments.far_weight], 1),
-        torch.cat([segments.near_room, segments.far_room], 1),
-    )
-    # As separate items the two segments of a coordinate allow the adversary more than together, so this bound holds
-    # in every norm. In ℓ1 it is exact: filling by falling weight takes the near segment first by itself.
-    apart = in_domain(margin, *both, norm)
+    weights = torch.cat([segments.near_weight, segments.far_weight], 1)
+    rooms = torch.cat([segments.near_room, segments.far_room], 1)
     if norm == "l1":
-        return apart
+        # Filling by falling weight takes the near segment of a coordinate first by itself.
+        return in_domain(margin, weights, rooms, norm)
+    return _two_slopes(margin, segments, torch.where(weights > 0, weights * rooms, 0.0).sum(1), norm)
+
+
+def _two_slopes(margin: Tensor, segments: Segments, reachable: Tensor, norm: str) -> Tensor:
+    """Radius in ℓ2 or ℓ∞, where a coordinate's far segment waits for its near one."""
     scale = segments.near_weight.amax(1).clamp(min=torch.finfo(torch.float64).tiny)
-    scaled = replace(
-        segments,
-        near_weight=segments.near_weight / scale[:, None],
-        far_weight=segments.far_weight / scale[:, None],
+    near_weight, far_weight = (
+        weight / scale[:, None] for weight in (segments.near_weight, segments.far_weight)
     )
-    shaved = (margin.double().clamp(min=0) * (1 - ROUNDING) / scale).clamp(max=LARGEST)
+    scaled = replace(segments, near_weight=near_weight, far_weight=far_weight)
+    shaved = margin.double().clamp(min=0) * (1 - ROUNDING)
+    missed = reachable < shaved
     # What is out of reach has its answer already, and would keep the search for a level busy.
-    shaved = torch.where(torch.isinf(apart), 0.0, shaved)
-    together = (_two_slopes_l2 if norm == "l2" else _two_slopes_linf)(shaved, scaled)
-    return torch.where(torch.isinf(apart), apart, torch.maximum(apart, together))
+    wanted = torch.where(missed, 0.0, (shaved / scale).clamp(max=LARGEST))
+    radius = (_two_slopes_l2 if norm == "l2" else _two_slopes_linf)(wanted, scaled)
+    return torch.where(missed, math.inf, radius)
 
 
 def _two_slopes_linf(margin: Tensor, segments: Segments) -> Tensor:
     """Newton on the reachable decrease, concave in r, from below: every iterate is a valid radius."""
-    near, far = segments.near_room, segments.far_room
+    near, far = segments.near_weight, segments.far_weight
     level = torch.zeros_like(margin)
     for _ in range(ROOT_STEPS):
-        moved_near = torch.minimum(level[:, None], near)
-        moved_far = torch.minimum((level[:, None] - near).clamp(min=0), far)
-        missing = margin - (segments.near_weight * moved_near + segments.far_weight * moved_far).sum(1)
-        on_near, on_far = level[:, None] < near, (level[:, None] >= near) & (moved_far < far)
-        slope = (segments.near_weight * on_near + segments.far_weight * on_far).sum(1)
+        moved_near = torch.minimum(level[:, None], segments.near_room)
+        left_near = (segments.near_room - level[:, None]).clamp(min=0)
+        moved_far = torch.minimum((level[:, None] - segments.near_room).clamp(min=0), segments.far_room)
+        missing = margin - vecdot(near, moved_near) - vecdot(far, moved_far)
+        on_near, far_left = left_near.sign(), (segments.far_room - moved_far).sign()
+        slope = vecdot(near, on_near) + vecdot(far, far_left * (1 - on_near))
         climbing = (missing > ROUNDING * margin) & (slope > 0)
         if not climbing.any():
             break
@@ -113,34 +116,43 @@ def _two_slopes_linf(margin: Tensor, segments: Segments) -> Tensor:
 def _two_slopes_l2(margin: Tensor, segments: Segments) -> Tensor:
     """Lagrangian dual: r² >= Σ δ_i² + 2 ν (m - Σ decrease_i(δ_i)) with δ optimal for ν, for every multiplier ν >= 0.
 
-    The decrease grows with ν; a bracketed Newton search finds the ν that reaches the margin, the best bound of all.
+    The bound is concave in ν with derivative 2 (m - Σ decrease_i), which falls: a bracketed Newton search for its root.
     """
     low, high = torch.zeros_like(margin), torch.full_like(margin, math.inf)
-    multiplier = margin / segments.near_weight.square().sum(1).clamp(min=1.0)
+    squares = segments.near_weight.square(), segments.far_weight.square()
+    multiplier = margin / squares[0].sum(1).clamp(min=1.0)
     best = torch.zeros_like(margin)
     for _ in range(ROOT_STEPS):
-        squared, missing, slope = _l2_response(margin, segments, multiplier)
+        squared, missing, slope = _l2_response(margin, segments, squares, multiplier)
         best = torch.maximum(best, squared + 2 * multiplier * missing)
-        if (missing.abs() <= ROUNDING * margin).all():
-            break
         low = torch.where(missing > 0, multiplier, low)
         high = torch.where(missing > 0, high, multiplier)
+        # No other multiplier gives more than this on top of the best bound.
+        to_gain = 2 * missing.abs() * (high - low)
+        arrived = (missing.abs() <= ROUNDING * margin) | (to_gain <= ROUNDING * best)
+        if arrived.all():
+            break
         newton = multiplier + missing / slope
         fallback = torch.where(torch.isinf(high), 2 * multiplier, (low + high) / 2)
-        multiplier = torch.where((newton > low) & (newton < high), newton, fallback)
+        moved = torch.where((newton > low) & (newton < high), newton, fallback)
+        multiplier = torch.where(arrived, multiplier, moved)
     return best.sqrt()
 
 
-def _l2_response(margin: Tensor, segments: Segments, multiplier: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _l2_response(
+    margin: Tensor, segments: Segments, squares: tuple[Tensor, Tensor], multiplier: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """At multiplier ν: Σ δ_i², what the decrease still misses of the margin, and the decrease's derivative in ν."""
     near, far = segments.near_weight, segments.far_weight
-    wanted_near, wanted_far = multiplier[:, None] * near, multiplier[:, None] * far - segments.near_room
-    moved_near = torch.minimum(wanted_near, segments.near_room)
-    moved_far = torch.minimum(wanted_far.clamp(min=0), segments.far_room)
-    missing = margin - (near * moved_near + far * moved_far).sum(1)
-    grows_near = near.square() * (wanted_near < segments.near_room)
-    grows_far = far.square() * ((wanted_far > 0) & (wanted_far < segments.far_room))
-    return (moved_near + moved_far).square().sum(1), missing, (grows_near + grows_far).sum(1)
+    moved_near = torch.minimum(multiplier[:, None] * near, segments.near_room)
+    moved_far = torch.minimum(
+        (multiplier[:, None] * far - segments.near_room).clamp(min=0), segments.far_room
+    )
+    missing = margin - vecdot(near, moved_near) - vecdot(far, moved_far)
+    grows_near = (segments.near_room - moved_near).sign()
+    grows_far = moved_far.sign() * (segments.far_room - moved_far).sign()
+    slope = vecdot(squares[0], grows_near) + vecdot(squares[1], grows_far)
+    return (moved_near + moved_far).square().sum(1), missing, slope
 
 
 def _centered_abs_segments(
