@@ -1,8 +1,8 @@
 """Losses that train a feature-convex classifier for its certified radius.
 
 The closed-form radius of a sensitive input is margin / (Lip_p(phi) ||gradient of g at phi(x)||_{p*}). Training can
-raise the quotient by shrinking the gradient's dual norm (``RegularisedLoss``, the paper's choice with the norm left open), or
-aim at the quotient itself (``RadiusLoss``, this suite's). Both take several norms at once. Source of the regulariser:
+raise it by shrinking the gradient's dual norm (``RegularisedLoss``, the paper's choice with the norm left open), or aim
+at the quotient itself (``RadiusLoss``, this suite's). Both take several norms at once. Source of the regulariser:
 Pfrommer, Anderson, Piet, Sojoudi (NeurIPS 2023), section 4.
 """
 
