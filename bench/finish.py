@@ -52,10 +52,11 @@ def method_metadata(suite: Suite) -> dict[str, dict[str, Any]]:
     }
 
 
-def closing_lines(out: Path, figures: Sequence[Path]) -> str:
+def closing_lines(out: Path, report: Path, figures: Sequence[Path]) -> str:
     """Where everything is."""
     lines = [
         f"Rows, curves and summary: {out}/radii.parquet, {out}/curves.csv, {out}/summary.csv",
+        f"Report: {report}",
         "Figures:",
     ]
     return "\n".join(lines + [f"  {path}" for path in figures if path.suffix == ".png"])
