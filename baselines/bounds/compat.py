@@ -63,6 +63,17 @@ def tracing() -> Iterator[None]:
 
 
 @contextmanager
+def float64_by_default() -> Iterator[None]:
+    """Let auto-LiRPA, which does not always say which type it wants, make its tensors in float64."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
 def _quiet_import() -> Iterator[None]:
     """Undo the logging handlers and warning filters that the import installs for the whole process."""
     handlers = logging.root.handlers[:]

@@ -1,6 +1,7 @@
 """Which layers bounds can be propagated through, and a copy of a network made ready for it."""
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,9 @@ SUPPORTED_OPERATIONS = frozenset(
 )
 
 
+LARGEST_MATRIX = 1 << 22
+
+
 class UnsupportedLayer(ValueError):
     """A network has a layer that bounds cannot be propagated through; ``layer`` names it."""
 
@@ -71,29 +75,29 @@ def prepare(model: nn.Module, input_shape: tuple[int, ...], device: torch.device
     """Copy ``model`` in float64 and evaluation mode, in a form that auto-LiRPA reads rightly.
 
     Dropout goes, constants become parameters, pooling with overlapping or padded windows becomes a convolution (0.3
-    takes every window for disjoint). Raises UnsupportedLayer for a torch.nn layer that is used and not supported,
-    ValueError for a wrong output shape.
+    takes every window for disjoint), convolutions become matrices where the network allows. Raises UnsupportedLayer
+    for a torch.nn layer that is used and not supported, ValueError for a wrong output shape.
     """
     network = copy.deepcopy(model).to(device=device, dtype=torch.float64).eval().requires_grad_(False)
     wrapped = FlatScore(network, input_shape).eval()
-    channels = _check_layers(wrapped, torch.zeros(2, *input_shape, dtype=torch.float64, device=device))
+    shapes = _check_layers(wrapped, torch.zeros(2, *input_shape, dtype=torch.float64, device=device))
     for name, module in list(wrapped.named_modules()):
         if isinstance(module, nn.Dropout | nn.Dropout2d):
             wrapped.set_submodule(name, nn.Identity())
-        elif isinstance(module, nn.AvgPool2d) and name in channels:
-            wrapped.set_submodule(name, _as_convolution(module, channels[name]).to(device))
+        elif isinstance(module, nn.AvgPool2d) and name in shapes:
+            wrapped.set_submodule(name, _as_convolution(module, shapes[name][0]).to(device))
         elif not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             _freeze_buffers(module)
-    return wrapped
+    return _with_matrices(wrapped, shapes, device)
 
 
-def _check_layers(wrapped: FlatScore, example: Tensor) -> dict[str, int]:
-    """Run the network once, look at the type of each torch.nn layer that it uses, return their input channels."""
-    channels: dict[str, int] = {}
+def _check_layers(wrapped: FlatScore, example: Tensor) -> dict[str, torch.Size]:
+    """Run the network once, look at the type of each torch.nn layer that it uses, return their input shapes."""
+    shapes: dict[str, torch.Size] = {}
     unsupported: list[str] = []
 
     def look(name: str, module: nn.Module, x: Tensor) -> None:
-        channels[name] = x.shape[1]
+        shapes[name] = x.shape[1:]
         if not isinstance(module, SUPPORTED_LAYERS):
             unsupported.append(f"layer '{name.removeprefix('network.')}' ({type(module).__name__})")
 
@@ -115,7 +119,38 @@ def _check_layers(wrapped: FlatScore, example: Tensor) -> dict[str, int]:
             f"the network must map (N, *shape) to a score (N,) or (N, 1), but two inputs gave shape "
             f"{tuple(score.shape)}: subtract the two outputs to get one score"
         )
-    return channels
+    return shapes
+
+
+def _with_matrices(wrapped: FlatScore, shapes: dict[str, torch.Size], device: torch.device) -> FlatScore:
+    """The network with small convolutions as matrix products, several times faster in float64 on a CPU.
+
+    Their outputs stay flat, so a network that uses them as images elsewhere is returned as it was.
+    """
+    flat = copy.deepcopy(wrapped)
+    for name, module in list(flat.named_modules()):
+        if isinstance(module, nn.Conv2d) and name in shapes:
+            width = module(torch.zeros(1, *shapes[name], dtype=torch.float64, device=device)).numel()
+            if width * shapes[name].numel() > LARGEST_MATRIX:
+                return wrapped
+            flat.set_submodule(name, nn.Sequential(nn.Flatten(), _as_matrix(module, shapes[name], device)))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(3, math.prod(wrapped.input_shape), generator=generator, dtype=torch.float64).to(device)
+    try:
+        return flat.eval() if torch.allclose(flat(x), wrapped(x), rtol=1e-9, atol=1e-9) else wrapped
+    except (RuntimeError, ValueError, IndexError):  # a layer that wants an image was given a vector
+        return wrapped
+
+
+def _as_matrix(convolution: nn.Conv2d, shape: torch.Size, device: torch.device) -> nn.Linear:
+    """The convolution on flattened inputs of a shape (C, H, W)."""
+    bias = convolution(torch.zeros(1, *shape, dtype=torch.float64, device=device)).flatten()
+    unit = torch.eye(shape.numel(), dtype=torch.float64, device=device).reshape(-1, *shape)
+    columns = convolution(unit).flatten(1) - bias
+    matrix = nn.Linear(*columns.shape, dtype=torch.float64, device=device).requires_grad_(False)
+    matrix.weight.copy_(columns.T)
+    matrix.bias.copy_(bias)
+    return matrix
 
 
 def _as_convolution(pool: nn.AvgPool2d, channels: int) -> nn.Module:

@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from baselines.bounds.compat import load_auto_lirpa, tracing
+from baselines.bounds.compat import float64_by_default, load_auto_lirpa, tracing
 from baselines.bounds.geometry import Balls
 from baselines.bounds.layers import SUPPORTED_OPERATIONS, UnsupportedLayer, prepare
 
 METHODS = ("ibp", "crown_ibp", "crown", "alpha_crown")
 OPTIONS = {
     "conv_mode": "matrix",
-    # Sparse intermediate bounds depend on which other inputs share the batch.
-    "sparse_intermediate_bounds": False,
+    # CROWN leaves out neurons that intervals show to be stable for all inputs of a batch. A stable neuron's bounds do
+    # not matter, and those of the others are the same, so an input's bound does not depend on the batch.
+    "sparse_intermediate_bounds": True,
     "sparse_features_alpha": False,
     "sparse_spec_alpha": False,
 }
@@ -205,14 +206,15 @@ class BoundedScore:
 
     def _compute(self, balls: Balls, method: str, inner: Bounds, **options: object) -> Tensor:
         specification = torch.ones(len(balls.center), 1, 1, dtype=torch.float64, device=self.device)
-        lower, _ = self._graph.compute_bounds(
-            x=self._perturbed(balls),
-            C=specification,
-            method=method,
-            bound_upper=False,
-            intermediate_layer_bounds=inner,
-            **options,
-        )
+        with float64_by_default():
+            lower, _ = self._graph.compute_bounds(
+                x=self._perturbed(balls),
+                C=specification,
+                method=method,
+                bound_upper=False,
+                intermediate_layer_bounds=inner,
+                **options,
+            )
         return lower.squeeze(1)
 
     def _interval_bounds(self, balls: Balls) -> tuple[Tensor, Bounds]:
@@ -224,7 +226,7 @@ class BoundedScore:
     def _crown_inner_bounds(self, balls: Balls, interval: Bounds) -> Bounds:
         """Bounds on the input of every ReLU by CROWN, never looser than the interval ones."""
         exact = {name: bounds for name, bounds in interval.items() if name in self._affine}
-        self._compute(balls, "CROWN", exact, reference_bounds=interval)
+        self._compute(balls, "CROWN", exact, reference_bounds=interval, aux_reference_bounds=interval)
         return self._read_inner_bounds()
 
     def _backward(self, balls: Balls, inner: Bounds) -> Tensor:

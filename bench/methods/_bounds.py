@@ -49,7 +49,7 @@ class BoundsSettings:
     clean_share: float = 0.5
     certificates: tuple[Certificate, ...] = ("crown:free",)
     tolerance: float = 1e-3
-    slope_steps: int = 20
+    slope_steps: int = 10
     slope_rate: float = 0.3
     train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=15, batch_size=128))
 

@@ -218,3 +218,17 @@ def test_a_layer_that_cannot_be_bounded_is_named(layers, name):
 def test_two_outputs_are_refused():
     with pytest.raises(ValueError, match="subtract the two outputs"):
         BoundedScore(nn.Sequential(nn.Flatten(), nn.Linear(36, 2)), (1, 6, 6))
+
+
+@pytest.mark.parametrize("kind", ["mlp", "convnet", "residual"])
+def test_bounds_do_not_depend_on_the_other_inputs_of_the_batch(kind):
+    """Some neurons are stable for one input and not for another: CROWN leaves out only what is stable for all."""
+    model = network(kind)
+    score = BoundedScore(model, (1, 6, 6))
+    x = torch.rand(6, 1, 6, 6, generator=torch.Generator().manual_seed(8))
+    balls = score.balls(x, "linf", "box").with_radius(torch.logspace(-3, -0.5, 6, dtype=torch.float64))
+    for method in METHODS:
+        together = score.lower(balls, method)
+        alone = torch.cat([score.lower(balls.select(torch.tensor([i])), method) for i in range(6)])
+        torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-11)
+    assert torch.get_default_dtype() == torch.float32
