@@ -11,10 +11,12 @@ from bench.errors import UsageError, nearest
 T = TypeVar("T")
 
 
-def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    """Build the dataclass ``cls`` from a table; unnamed fields keep their defaults.
+def from_table(cls: type[T], table: Mapping[str, Any], where: str, base: T | None = None) -> T:
+    """Build the dataclass ``cls`` from a table; unnamed fields keep their values in ``base``, or their defaults.
 
-    Raises UsageError naming the key, what is allowed and ``where`` it was written.
+    A field that is itself a dataclass keeps its unnamed fields in the same way, so that a recipe's own defaults
+    survive when a suite changes one of them. Raises UsageError naming the key, what is allowed and ``where`` it was
+    written.
     """
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     types_of = typing.get_type_hints(cls)
@@ -23,12 +25,15 @@ def from_table(cls: type[T], table: Mapping[str, Any], where: str) -> T:
             raise UsageError(
                 f"{where}: unknown key {key!r}{nearest(key, fields)}: choose from {', '.join(fields)}"
             )
-    values = {key: _convert(types_of[key], value, f"{where}: {key}") for key, value in table.items()}
+    values = {
+        key: _convert(types_of[key], value, f"{where}: {key}", _default(fields[key], base))
+        for key, value in table.items()
+    }
     missing = [name for name, field in fields.items() if name not in values and _is_required(field)]
-    if missing:
+    if missing and base is None:
         raise UsageError(f"{where}: key {missing[0]!r} is missing")
     try:
-        return cls(**values)
+        return cls(**values) if base is None else dataclasses.replace(base, **values)
     except UsageError:
         raise
     except ValueError as error:
@@ -48,15 +53,24 @@ def _is_required(field: dataclasses.Field) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    """Check ``value`` against a type hint and return it in that type."""
+def _default(field: dataclasses.Field, base: Any) -> Any:
+    """The value a field has in ``base``, else its default, else None."""
+    if base is not None:
+        return getattr(base, field.name)
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
+
+
+def _convert(kind: Any, value: Any, where: str, default: Any = None) -> Any:
+    """Check ``value`` against a type hint and return it in that type; ``default`` completes a nested table."""
     origin = typing.get_origin(kind)
     if kind is Any:
         return value
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise _wrong(value, "a table", where)
-        return from_table(kind, value, where)
+        return from_table(kind, value, where, default)
     if origin is typing.Literal:
         return _choice(typing.get_args(kind), value, where)
     if origin in (types.UnionType, typing.Union):

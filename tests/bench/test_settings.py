@@ -56,6 +56,14 @@ def test_what_is_wrong_is_named(table, words):
         assert word in message
 
 
+def test_unnamed_fields_of_a_nested_table_keep_the_recipes_own_defaults():
+    @dataclass(frozen=True)
+    class Recipe:
+        inner: Inner = field(default_factory=lambda: Inner(epochs=40, rate=0.05))
+
+    assert from_table(Recipe, {"inner": {"epochs": 12}}, "here").inner == Inner(epochs=12, rate=0.05)
+
+
 def test_merging_goes_into_tables():
     assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 5}}) == {"a": {"b": 5, "c": 2}, "d": 3}
 
