@@ -12,7 +12,7 @@ from baselines.adversarial import AdversarialLoss, CertifiedLoss
 from baselines.bounds import BoundedScore, RadiusSearch, SlopeSettings, UnsupportedLayer
 from baselines.networks import build_network
 from bench.calibration import ThresholdedScore, balanced_threshold
-from bench.contract import Curve, FitContext, LinearScore, Method, Outcome, Radii, TrainingData
+from bench.contract import Curve, FitContext, Method, Outcome, Radii, TrainingData
 from fcnn.training import Loss, TrainSettings, cross_entropy, train
 
 CROWN_SHARE = 0.5
@@ -102,9 +102,6 @@ class BoundPropagation(Method):
         except UnsupportedLayer as error:
             return {norm: Radii.without(len(x), Outcome.UNSUPPORTED, str(error)) for norm in norms}
         return {norm: Radii.from_radius(found[norm]) for norm in norms}
-
-    def use_linear(self, weight: Tensor, bias: float) -> None:
-        self.model = ThresholdedScore(LinearScore(weight, bias)).to(self.device).eval()
 
     def _loss(self) -> Loss:
         settings = self.settings

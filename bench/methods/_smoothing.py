@@ -23,7 +23,7 @@ from baselines.smoothing import (
     radii,
 )
 from bench.calibration import ThresholdedScore
-from bench.contract import Curve, FitContext, LinearScore, Method, Outcome, Radii, TrainingData
+from bench.contract import Curve, FitContext, Method, Outcome, Radii, TrainingData
 from fcnn.training import TrainSettings, train
 
 # Rough standard deviation of pixels and of min-max scaled table columns, used to normalise noisy inputs.
@@ -139,9 +139,6 @@ class Smoothing(Method):
             norm: _radii_or_abstain(radii(self.noise, settings.sigma, p_lower, dim, norm), draws)
             for norm in norms
         }
-
-    def use_linear(self, weight: Tensor, bias: float) -> None:
-        self.model = ThresholdedScore(LinearScore(weight, bias)).to(self.device).eval()
 
     @property
     def _memory_budget(self) -> int | None:
