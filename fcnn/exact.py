@@ -65,10 +65,10 @@ def exact_radius(
     network = classifier.frozen()
     solve = {"l1": _solve_l1, "l2": _solve_l2, "linf": _solve_linf}[norm]
     radii, points = [], []
-    for row in x.double().flatten(1):
-        radius, delta = _exact_one(network, row, solve, domain)
+    for one in x.double():
+        radius, delta = _exact_one(network, one, solve, domain)
         radii.append(radius)
-        points.append(row.cpu() + torch.from_numpy(delta))
+        points.append(one.flatten().cpu() + torch.from_numpy(delta))
     return torch.tensor(radii, dtype=torch.float64), torch.stack(points).reshape(x.shape)
 
 
@@ -78,10 +78,10 @@ Solver = Callable[[Epigraph, np.ndarray, np.ndarray], tuple[float, np.ndarray]]
 def _exact_one(
     classifier: FeatureConvexClassifier, x: Tensor, solve: Solver, domain: str
 ) -> tuple[float, np.ndarray]:
-    """Radius and perturbation of one flat input."""
+    """Radius and perturbation (d,) of one input (*shape)."""
+    values = x.flatten().cpu().numpy()
     if classifier.score(x[None]).item() <= 0:
-        return 0.0, np.zeros(len(x))
-    values = x.cpu().numpy()
+        return 0.0, np.zeros(len(values))
     lower, upper = np.full_like(values, -math.inf), np.full_like(values, math.inf)
     if domain == "box":
         if values.min() < 0 or values.max() > 1:
@@ -93,7 +93,7 @@ def _exact_one(
 def _epigraph(classifier: FeatureConvexClassifier, x: Tensor) -> Epigraph:
     """z_k >= H z_{k-1} + A_k δ + (A_k φ(x) + b_k) for hidden layers, and the last one <= 0."""
     input_weights, biases, hidden_weights = classifier.network.to_arrays()
-    features = classifier.feature_map(x[None])[0]
+    features = classifier.feature_map(x[None]).flatten()
     offsets = [weight @ features + bias for weight, bias in zip(input_weights, biases, strict=True)]
     offsets[-1] = offsets[-1] - classifier.threshold
     widths = [len(bias) for bias in biases]

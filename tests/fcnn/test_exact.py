@@ -9,7 +9,7 @@ import pytest
 import torch
 from convex_examples import ORDER, centered_abs, random_classifier, reference_classifier
 
-from fcnn import ConvexMLP, FeatureConvexClassifier
+from fcnn import ConvexMLP, FeatureConvexClassifier, Identity
 from fcnn.exact import exact_radius
 
 each_norm = pytest.mark.parametrize(
@@ -47,6 +47,17 @@ def test_exact_radius_of_a_linear_score(norm):
     network = ConvexMLP.from_arrays([np.array([[3.0, -4.0]])], [np.array([0.0])], [])
     radii, _ = exact_radius(FeatureConvexClassifier(network), torch.tensor([[0.5, 0.0]]), norm)
     assert radii.item() == pytest.approx({"l1": 1.5 / 4, "l2": 1.5 / 5, "linf": 1.5 / 7}[norm], rel=1e-6)
+
+
+def test_images_with_a_mean_of_their_own_shape_have_the_radii_of_the_flat_inputs():
+    flat, x = random_classifier(seed=0, d=4)
+    mean = torch.full((4,), 0.4, dtype=torch.float64)
+    flat = FeatureConvexClassifier(flat.network, Identity(mean), threshold=-1.0)
+    images = FeatureConvexClassifier(flat.network, Identity(mean.reshape(1, 2, 2)), threshold=-1.0)
+    radii, points = exact_radius(images, x[:3].reshape(3, 1, 2, 2), "linf")
+    expected, flat_points = exact_radius(flat, x[:3], "linf")
+    assert torch.allclose(radii, expected)
+    assert torch.allclose(points.flatten(1), flat_points, equal_nan=True)
 
 
 @each_norm
