@@ -1,35 +1,40 @@
-"""Which neuron to split.
+"""Which neuron to split, and the two halves.
 
-Source: Bunel et al. 2020 (BaBSR), De Palma et al. 2021 (filtered smart branching): score all splits cheaply, then
-bound the children of the best few and take the one whose worse child is best.
+Source: Bunel et al. 2020 (BaBSR): the intercept that a neuron's upper line adds to the bound, which a split removes.
 """
 
 import torch
 from torch import Tensor
 
-from baselines.branch_and_bound.chain import Chain
 from baselines.branch_and_bound.domains import Domains, join
-from baselines.branch_and_bound.region import Region
-from baselines.branch_and_bound.relaxation import LinearBound, ascend
-
-TRIAL_STEPS = 2
+from baselines.branch_and_bound.relaxation import LinearBound, Lines
 
 
-def scores(chain: Chain, region: Region, domains: Domains, bound: LinearBound) -> Tensor:
-    """What the relaxation of each neuron gives away at the relaxed minimiser, (B, all neurons); 0 if nothing.
+def costly_neuron(domains: Domains, bound: LinearBound) -> tuple[Tensor, Tensor]:
+    """The neuron (B,) whose relaxation costs each sub-domain's bound most, and whether (B,) any costs something."""
+    costs = [
+        -weight.clamp(max=0) * intercept
+        for weight, intercept in zip(bound.coefficients, _intercepts(domains), strict=True)
+    ]
+    return _largest(domains, costs)
 
-    The sum of these is the gap between the bound and the score, and a split closes its own neuron's share.
-    """
-    values = chain.preactivations(region.center + bound.minimiser)[:-1]
-    shares = []
-    for z, lower, upper, weight in zip(values, domains.lower, domains.upper, bound.coefficients, strict=True):
-        unstable = (lower < 0) & (upper > 0)
-        line = upper * (z - lower) / (upper - lower).clamp(min=1e-300)
-        at_point = (line - z.relu()).clamp(min=0)
-        worst = -lower * upper / (upper - lower).clamp(min=1e-300)
-        share = -weight.clamp(max=0) * (at_point + 0.1 * worst)
-        shares.append(torch.where(unstable, share, 0.0))
-    return torch.cat(shares, dim=1)
+
+def unstable_neuron(domains: Domains) -> tuple[Tensor, Tensor]:
+    """The neuron (B,) that is furthest from linear, whatever its weight now, and whether (B,) any is not linear."""
+    return _largest(domains, _intercepts(domains))
+
+
+def _intercepts(domains: Domains) -> list[Tensor]:
+    """Offsets (B, n_k) of the upper lines; 0 where the neuron is linear."""
+    return Lines.of(domains).offset
+
+
+def _largest(domains: Domains, values: list[Tensor]) -> tuple[Tensor, Tensor]:
+    nothing = torch.zeros_like(domains.bound)[
+        :, None
+    ]  # a network without a hidden layer has nothing to split
+    value, neuron = torch.cat([*values, nothing], dim=1).max(1)
+    return neuron, value > 0
 
 
 def split(domains: Domains, neuron: Tensor) -> Domains:
@@ -47,23 +52,3 @@ def split(domains: Domains, neuron: Tensor) -> Domains:
             start += width
         halves.append(half)
     return join(halves)
-
-
-def choose(
-    chain: Chain, region: Region, domains: Domains, bound: LinearBound, candidates: int
-) -> tuple[Tensor, Tensor]:
-    """A neuron (B,) to split in each sub-domain, and whether (B,) there is one."""
-    share = scores(chain, region.take(domains.query), domains, bound)
-    count = min(candidates, share.shape[1])
-    value, neuron = share.topk(count, dim=1)
-    possible = value[:, 0] > 0
-    if count == 1:
-        return neuron[:, 0], possible
-    trials = [split(domains, neuron[:, rank]) for rank in range(count)]
-    children = join(trials)
-    enough = torch.full_like(children.bound, torch.inf)
-    trial = ascend(chain, region.take(children.query), children, TRIAL_STEPS, enough).value
-    trial = trial.reshape(count, 2, len(domains)).clamp(max=0)
-    merit = trial.amin(1) + 1e-3 * trial.sum(1)
-    merit = torch.where(value.T > 0, merit, -torch.inf)
-    return neuron.gather(1, merit.argmax(0)[:, None])[:, 0], possible

@@ -84,6 +84,8 @@ def to_chain(model: nn.Module, input_shape: tuple[int, ...], device: torch.devic
     Raises UnsupportedNetwork naming the layer otherwise.
     """
     model = copy.deepcopy(model).to(device=device or "cpu", dtype=torch.float64).eval().requires_grad_(False)
+    if not list(model.children()):
+        model = nn.Sequential(model)  # tracing keeps layers whole only inside another module
     try:
         graph = fx.symbolic_trace(model)
     except Exception as error:  # tracing runs the user's code on symbols and may raise anything

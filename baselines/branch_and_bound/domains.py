@@ -1,10 +1,12 @@
 """Sub-domains: the pieces a query is split into."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+LAYERED = ("lower", "upper", "sign", "slope", "multiplier")
 
 
 @dataclass
@@ -36,12 +38,15 @@ class Domains:
         """The sub-domains at an index or mask."""
         return self.map(lambda value: value[index])
 
+    def below(self, layer: int) -> "Domains":
+        """The same sub-domains with the hidden layers before ``layer`` only."""
+        return replace(self, **{name: getattr(self, name)[:layer] for name in LAYERED})
+
 
 def _build(read: Callable, function: Callable) -> Domains:
-    lists = ("lower", "upper", "sign", "slope", "multiplier")
     return Domains(
         query=function(read("query")),
-        **{name: [function(value) for value in read(name)] for name in lists},
+        **{name: [function(value) for value in read(name)] for name in LAYERED},
         bound=function(read("bound")),
     )
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.branch_and_bound.chain import Chain, to_chain
-from baselines.branch_and_bound.region import ORDER
+from baselines.branch_and_bound.region import DUAL_ORDER, ORDER
 from baselines.branch_and_bound.search import check, verify
 from baselines.branch_and_bound.settings import (
     DEFAULT_BUDGET,
@@ -23,11 +23,13 @@ from baselines.branch_and_bound.settings import (
 SHAVE = 1e-9
 CROSSING_STEPS = 60
 # Before any splitting the search brackets the radius this coarsely, by bounds and attacks that are quick.
-COARSE_TOLERANCE = 0.02
-FIRST_SHARE = 0.05
+COARSE_TOLERANCE = 0.05
+# The first radius tried, as a share of the distance to the boundary of the score linearised at the input.
+FIRST_SHARE = 0.7
 # The first try after that lies this share of the tolerance below the upper end.
 PROBE_SHARE = 0.9
 PROBE_DOMAINS = 64
+CAUTIOUS_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,21 @@ class _Bracket:
         max_radius: float | None,
     ) -> None:
         self.chain, self.x, self.norm, self.domain = chain, x, norm, domain
-        positive = chain.score(x) > 0
+        score, gradient = chain.score_and_gradient(x)
+        positive = score > 0
+        steepness = torch.linalg.vector_norm(gradient, ord=DUAL_ORDER[norm], dim=1)
+        self.first = FIRST_SHARE * score / steepness.clamp(min=1e-300)
         self.limit, self.covers = _limits(x, norm, domain, max_radius)
         lower = torch.zeros_like(self.limit) if start is None else start.to(self.limit).clamp(min=0)
         self.lower = torch.where(positive, torch.minimum(lower, self.limit), 0.0)
         self.upper = torch.zeros_like(self.lower).masked_fill(positive, torch.inf)
-        self.ceiling = torch.minimum(self.upper, self.limit)
+        self.reopen()
+        self.hard = ~positive  # the last try ran out of a costly budget
 
     def reopen(self) -> None:
         """Forget at which radii the budget did not do, since the next one is larger."""
         self.ceiling = torch.minimum(self.upper, self.limit)
+        self.growing = torch.isinf(self.upper)
 
     def narrow(self, budget: Budget, search: Search, tolerance: float, deadline: float | None) -> None:
         """Bisect until each bracket's relative width is at most ``tolerance``, or the time is up."""
@@ -128,20 +135,26 @@ class _Bracket:
         seconds = None if deadline is None else max(deadline - time.monotonic(), 1e-3) / len(index)
         within = replace(budget, seconds=seconds)
         verdicts = verify(self.chain, self.x[index], radius, self.norm, self.domain, within, search)
-        self._learn(index, radius, verdicts)
+        self._learn(index, radius, verdicts, budget)
 
     def _next_radius(self, index: Tensor) -> Tensor:
-        """The middle of each bracket; growing steps while no upper end is known, the limit itself at last."""
-        lower, ceiling = self.lower[index], self.ceiling[index]
-        unknown = torch.isinf(self.upper[index]) & (ceiling >= self.limit[index])
-        growing = torch.where(lower > 0, 2 * lower, FIRST_SHARE * ceiling)
-        return torch.where(unknown, torch.minimum(growing, ceiling), (lower + ceiling) / 2)
+        """The middle of each bracket, or less after a try that ran out of budget, since such tries cost the most.
 
-    def _learn(self, index: Tensor, radius: Tensor, verdicts: Verdicts) -> None:
+        While nothing has failed, growing steps, and the limit itself at last.
+        """
+        lower, ceiling = self.lower[index], self.ceiling[index]
+        larger = torch.where(lower > 0, 2 * lower, self.first[index])
+        share = torch.where(self.hard[index], CAUTIOUS_SHARE, 0.5)
+        between = lower + share * (ceiling - lower)
+        return torch.where(self.growing[index], torch.minimum(larger, ceiling), between)
+
+    def _learn(self, index: Tensor, radius: Tensor, verdicts: Verdicts, budget: Budget) -> None:
         robust = torch.as_tensor(verdicts.robust, device=index.device)
         wrong = torch.as_tensor(verdicts.not_robust, device=index.device)
+        self.hard[index] = ~robust & ~wrong & (budget.max_domains > 0)
         self.lower[index[robust]] = radius[robust]
         self.ceiling[index[~robust]] = radius[~robust]
+        self.growing[index[~robust]] = False
         if bool(wrong.any()):
             hit = index[wrong]
             distance = self._crossing(self.x[hit], verdicts.counterexample[wrong])

@@ -8,7 +8,8 @@ from torch import Tensor
 NORMS = ("l1", "l2", "linf")
 DOMAINS = ("free", "box")
 ORDER = {"l1": 1.0, "l2": 2.0, "linf": float("inf")}
-NEWTON_STEPS = 30
+DUAL_ORDER = {"l1": float("inf"), "l2": 2.0, "linf": 1.0}
+NEWTON_STEPS = 10
 SMALLEST = 1e-150
 FIRST_COORDINATES = 32
 

@@ -24,7 +24,7 @@ from baselines.branch_and_bound.tightening import initial_domains, tighten
 # A bound counts as positive only above this share of the score's size: far more than float64 rounding.
 ROUNDING = 1e-9
 LOCAL_STEPS = 4
-LEAF_STEPS = 300
+EXACT_STEPS = 300
 
 
 def verify(
@@ -123,29 +123,46 @@ class Run:
 
     def _expand(self, picked: Domains) -> Domains:
         """Split each picked sub-domain once; returns the children that are still open."""
-        region = self.region.take(picked.query)
-        bound = bound_score(self.chain, region, picked)
-        neuron, possible = branching.choose(self.chain, self.region, picked, bound, self.search.candidates)
-        self._close_leaves(picked.take(~possible))
-        children = branching.split(picked.take(possible), neuron[possible])
+        picked = self._refine(picked)
+        bound = bound_score(self.chain, self.region.take(picked.query), picked)
+        neuron, costly = branching.costly_neuron(picked, bound)
+        exact = self._close_exact(picked.take(~costly))
+        late, possible = branching.unstable_neuron(exact)
+        self._give_up(exact.take(~possible))
+        parents = join([picked.take(costly), exact.take(possible)])
+        children = branching.split(parents, torch.cat([neuron[costly], late[possible]]))
         self.domains += torch.bincount(children.query, minlength=len(self.domains))
         return self._bound(children, self.search.steps)[0]
 
-    def _close_leaves(self, leaves: Domains) -> None:
-        """Sub-domains without an unstable neuron are convex problems: bound them to convergence, or give them up."""
-        if len(leaves):
-            left, _ = self._bound(leaves, LEAF_STEPS)
-            self.given_up[left.query] = True
-            self._lower_bound(left)
+    def _refine(self, picked: Domains) -> Domains:
+        """Tighten the pre-activation bounds of sub-domains near the root, since all below them profit."""
+        depth = torch.stack([sign.abs().sum(1) for sign in picked.sign]).sum(0)
+        due = (depth > 0) & (depth <= self.search.refine_depth)
+        if not bool(due.any()):
+            return picked
+        deep = picked.take(due)
+        region = self.region.take(deep.query)
+        tighten(self.chain, region, deep, bound_score(self.chain, region, deep))
+        return join([picked.take(~due), self._bound(deep, self.search.steps)[0]])
+
+    def _close_exact(self, exact: Domains) -> Domains:
+        """Bound sub-domains whose relaxation loses nothing until convergence; returns those that stay open."""
+        return self._bound(exact, EXACT_STEPS)[0] if len(exact) else exact
 
     def _bound(self, domains: Domains, steps: int) -> tuple[Domains, LinearBound]:
         """Bound sub-domains and attack from the relaxed minimisers; returns those still open, with their bounds."""
         region = self.region.take(domains.query)
-        bound = ascend(self.chain, region, domains, steps, self.enough[domains.query])
+        bound, average = ascend(self.chain, region, domains, steps, self.enough[domains.query])
         domains.bound = torch.maximum(domains.bound, bound.value)
-        self._record(domains.query, attack.descend(self.chain, region, bound.minimiser, LOCAL_STEPS)[0])
-        keep = (domains.bound <= self.enough[domains.query]) & self.open[domains.query]
+        start = self._lower_of(region, bound.minimiser, average)
+        self._record(domains.query, attack.descend(self.chain, region, start, LOCAL_STEPS)[0])
+        keep = ~(domains.bound > self.enough[domains.query]) & self.open[domains.query]
         return domains.take(keep), bound.take(keep)
+
+    def _lower_of(self, region: Region, first: Tensor, second: Tensor) -> Tensor:
+        """Whichever of two perturbations (B, d) each has the lower score."""
+        lower = self.chain.score(region.center + first) < self.chain.score(region.center + second)
+        return torch.where(lower[:, None], first, second)
 
     def _record(self, query: Tensor, delta: Tensor) -> None:
         """Keep the perturbations delta (B, d) that are counterexamples to their query (B,)."""
@@ -161,11 +178,11 @@ class Run:
         spent = self.domains >= self.budget.max_domains
         if self.deadline is not None and time.monotonic() > self.deadline:
             spent = torch.ones_like(spent)
-        self.given_up |= self.open & waiting & spent
+        self._give_up(frontier.take(spent[frontier.query]))
         self.open &= waiting & ~spent
-        self._lower_bound(frontier.take(~self.open[frontier.query]))
         return frontier.take(self.open[frontier.query])
 
-    def _lower_bound(self, left: Domains) -> None:
-        """Remember the worst bound of sub-domains that are given up."""
-        self.bound.scatter_reduce_(0, left.query, left.bound, "amin")
+    def _give_up(self, domains: Domains) -> None:
+        """Leave sub-domains undecided: their queries can no longer be proved, and keep the worst bound."""
+        self.given_up[domains.query] = True
+        self.bound.scatter_reduce_(0, domains.query, domains.bound, "amin")

@@ -45,15 +45,16 @@ class Search:
     """How to search; every choice gives sound answers, they differ in speed.
 
     root_steps, steps: ascent steps on the bound of a query and of a sub-domain. rounds: times a query's pre-activation
-    bounds are tightened before it is split. batch: sub-domains split at once. candidates: splits tried on each before
-    one is chosen. attack_steps, restarts: the attack before any bounding.
+    bounds are tightened before it is split; refine_depth: they are tightened again on sub-domains of at most so many
+    splits (worth more with a large budget). batch: sub-domains split at once. attack_steps, restarts: the attack
+    before any bounding.
     """
 
-    root_steps: int = 40
-    steps: int = 20
-    rounds: int = 3
+    root_steps: int = 20
+    steps: int = 6
+    rounds: int = 8
+    refine_depth: int = 4
     batch: int = 256
-    candidates: int = 3
     attack_steps: int = 50
     restarts: int = 5
     seed: int = 0

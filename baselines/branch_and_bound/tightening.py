@@ -11,9 +11,9 @@ from torch import Tensor
 from baselines.branch_and_bound.chain import Chain
 from baselines.branch_and_bound.domains import Domains
 from baselines.branch_and_bound.region import Region
-from baselines.branch_and_bound.relaxation import LinearBound, propagate
+from baselines.branch_and_bound.relaxation import LinearBound, Lines, fit_slopes, propagate
 
-CUTS = 5
+CUTS = 4
 ROW_ELEMENTS = 1 << 21
 
 
@@ -81,8 +81,10 @@ def _least(
 ) -> Tensor:
     """Lower bounds (R,) of side * z for R neurons, each in its sub-domain ``rows``."""
     weight, bias = side * chain.weights[layer][neurons], side * chain.biases[layer][neurons]
-    inside = domains.take(rows) if layer else domains
-    direction, constant, _ = propagate(chain, inside, layer, weight, bias)
+    inside = domains.below(layer).take(rows)
+    lines = Lines.of(inside)
+    fit_slopes(inside, lines)
+    direction, constant, _ = propagate(chain, inside, lines, layer, weight, bias)
     part = region.take(rows)
     constant = constant + (direction * part.center).sum(1)
     delta, slack = part.minimise(direction)

@@ -1,0 +1,176 @@
+"""The parts of branch and bound: networks as chains, regions, relaxations, tightening."""
+
+import pytest
+import torch
+from scipy.optimize import linprog
+from test_branch_and_bound import every_domain, every_norm, positive_inputs, random_chain
+from torch import nn
+
+from baselines.branch_and_bound import UnsupportedNetwork, to_chain
+from baselines.branch_and_bound.branching import costly_neuron, split
+from baselines.branch_and_bound.region import ORDER, Region
+from baselines.branch_and_bound.relaxation import Lines, ascend, bound_score
+from baselines.branch_and_bound.tightening import initial_domains, tighten
+from baselines.networks import build_network
+
+
+class Thresholded(nn.Module):
+    """A wrapper as the harness has one: a buffer is subtracted from the score."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("threshold", torch.tensor(0.125))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x) - self.threshold
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(x + torch.relu(self.first(x)))
+
+
+def pooled_network() -> nn.Module:
+    layers = [nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.AvgPool2d(2)]
+    layers += [nn.Flatten(), nn.Linear(4 * 9, 5), nn.ReLU(), nn.Dropout(), nn.Linear(5, 1)]
+    network = nn.Sequential(*layers)
+    with torch.no_grad():
+        network(torch.rand(64, 2, 6, 6))  # gives the batch norm statistics of its own
+    return network
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (lambda: Thresholded(build_network("mlp", (1, 5, 5), (12, 7))), (1, 5, 5)),
+        (lambda: build_network("convnet", (1, 12, 12)), (1, 12, 12)),
+        (pooled_network, (2, 6, 6)),
+        (lambda: nn.Linear(6, 1), (6,)),
+    ],
+)
+def test_a_chain_computes_what_the_network_computes(network, shape):
+    torch.manual_seed(0)
+    model = network().eval()
+    x = torch.rand(9, *shape, dtype=torch.float64)
+    chain = to_chain(model, shape)
+    assert torch.allclose(chain.score(x.flatten(1)), model.double()(x).reshape(-1), rtol=1e-12, atol=1e-12)
+    score, gradient = chain.score_and_gradient(x.flatten(1))
+    assert torch.equal(score, chain.score(x.flatten(1)))
+    x.requires_grad_()
+    expected = torch.autograd.grad(model(x).sum(), x)[0].flatten(1)
+    assert torch.allclose(gradient, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("network", "named"),
+    [
+        (nn.Sequential(nn.Linear(4, 4), nn.Sigmoid(), nn.Linear(4, 1)), "'1' \\(Sigmoid\\)"),
+        (nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.MaxPool2d(2), nn.Flatten()), "'1' \\(MaxPool2d\\)"),
+        (Residual(), "add"),
+        (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), "2 outputs"),
+    ],
+)
+def test_other_networks_are_refused_by_name(network, named):
+    with pytest.raises(UnsupportedNetwork, match=named):
+        to_chain(network, (4,))
+
+
+@every_norm
+@every_domain
+def test_linear_minimisation_is_exact(norm, domain):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(40, 6, generator=generator, dtype=torch.float64)
+    x[::3, :2] = 0.0  # corners of the box, where a coordinate cannot move one way
+    a = torch.randn(40, 6, generator=generator, dtype=torch.float64)
+    radius = torch.linspace(0.05, 4.0, 40).double()
+    region = Region.around(x, radius, norm, domain)
+    delta, slack = region.minimise(a)
+    value = (a * delta).sum(1) + slack
+    assert (torch.linalg.vector_norm(delta, ord=ORDER[norm], dim=1) <= radius * (1 + 1e-9)).all()
+    assert (delta <= region.upper + 1e-12).all() and (delta >= region.lower - 1e-12).all()
+    assert (slack <= 0).all() and (slack >= -1e-9).all()
+    samples = torch.randn(3000, 1, 6, generator=generator, dtype=torch.float64)
+    size = torch.linalg.vector_norm(samples, ord=ORDER[norm], dim=2, keepdim=True)
+    samples = torch.clamp(samples / size * region.radius, region.lower, region.upper)
+    assert ((samples * a).sum(2) >= value - 1e-12).all()
+    if norm == "l1":
+        assert torch.allclose(value, least_in_l1(a, region), atol=1e-9)
+
+
+def least_in_l1(a: torch.Tensor, region: Region) -> torch.Tensor:
+    """The same by linear programming, delta = up - down with sum(up + down) <= radius."""
+    values = []
+    for row, low, high, radius in zip(a, region.lower, region.upper, region.radius, strict=True):
+        bounds = [(0, float(h)) for h in high] + [(0, -float(low_i)) for low_i in low]
+        cost = torch.cat([row, -row]).numpy()
+        solved = linprog(cost, A_ub=[[1.0] * len(cost)], b_ub=[float(radius)], bounds=bounds)
+        values.append(solved.fun)
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def sampled(region: Region, count: int) -> torch.Tensor:
+    """Perturbations (count, N, d) inside the region."""
+    noise = torch.randn(
+        count, *region.center.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(4)
+    )
+    size = torch.linalg.vector_norm(noise, ord=ORDER[region.norm], dim=2, keepdim=True)
+    length = torch.rand(count, len(region.center), 1, dtype=torch.float64) ** 0.3
+    return torch.clamp(noise / size * region.radius * length, region.lower, region.upper)
+
+
+@every_norm
+@every_domain
+def test_bounds_hold_at_samples_before_and_after_splits_and_tightening(norm, domain):
+    chain = random_chain((5, 12, 8, 1), seed=3)
+    x = torch.rand(400, 5, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    chain.biases[-1].sub_(chain.score(x).median())  # so that the boundary runs through the inputs
+    x = x[chain.score(x) > 0][:6]
+    radius = torch.full((len(x),), {"l1": 0.9, "l2": 0.5, "linf": 0.25}[norm], dtype=torch.float64)
+    region = Region.around(x, radius, norm, domain)
+    domains = initial_domains(chain, region, len(x))
+    deltas = sampled(region, 2000)
+    for _ in range(3):
+        part, samples = region.take(domains.query), deltas[:, domains.query]
+        bound, _ = ascend(chain, part, domains, 15, torch.full_like(domains.bound, torch.inf))
+        check_samples(chain, part, domains, bound, samples)
+        tighten(chain, part, domains, bound)
+        bound = bound_score(chain, part, domains)
+        check_samples(chain, part, domains, bound, samples)
+        neuron, _ = costly_neuron(domains, bound)
+        domains = split(domains, neuron)
+
+
+def check_samples(chain, region, domains, bound, deltas) -> None:
+    """At samples of the sub-domain with a score <= 0: pre-activations in their bounds, score above its bound."""
+    points = region.center + deltas
+    values = [z.reshape(*deltas.shape[:2], -1) for z in chain.preactivations(points.flatten(0, 1))]
+    score = values.pop()[..., 0]
+    inside = score <= 0
+    for z, sign in zip(values, domains.sign, strict=True):
+        inside &= (z * sign >= 0).all(2)
+    assert inside.sum() > 100
+    for z, lower, upper in zip(values, domains.lower, domains.upper, strict=True):
+        outside = (z < lower - 1e-9) | (z > upper + 1e-9)
+        assert not outside[inside].any()
+    linear = (deltas * bound.direction).sum(2) + bound.constant
+    assert (linear <= score + 1e-9)[inside].all()
+    assert (bound.value <= linear.amin(0) + 1e-9).all()
+
+
+def test_lines_enclose_the_relu():
+    chain = random_chain((5, 40, 1), seed=5)
+    region = Region.around(positive_inputs(chain, 8, seed=6), torch.full((8,), 0.3).double(), "linf", "free")
+    domains = initial_domains(chain, region, 8)
+    lines = Lines.of(domains)
+    lower, upper = domains.lower[0], domains.upper[0]
+    assert ((lower < 0) & (upper > 0)).any() and (upper < 0).any()
+    for share in torch.linspace(0, 1, 21):
+        z = lower + share * (upper - lower)
+        assert (lines.steep[0] * z + lines.offset[0] >= z.relu() - 1e-12).all()
+        for slope in (lines.least[0], lines.most[0]):
+            assert (slope * z <= z.relu() + 1e-12).all()
