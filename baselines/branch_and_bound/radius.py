@@ -98,8 +98,9 @@ class _Bracket:
         steepness = torch.linalg.vector_norm(gradient, ord=DUAL_ORDER[norm], dim=1)
         self.first = FIRST_SHARE * score / steepness.clamp(min=1e-300)
         self.limit, self.covers = _limits(x, norm, domain, max_radius)
-        lower = torch.zeros_like(self.limit) if start is None else start.to(self.limit).clamp(min=0)
-        self.lower = torch.where(positive, torch.minimum(lower, self.limit), 0.0)
+        known = torch.zeros_like(self.limit) if start is None else start.to(self.limit).clamp(min=0)
+        self.start = torch.where(positive, known, 0.0)
+        self.lower = torch.minimum(self.start, self.limit)
         self.upper = torch.zeros_like(self.lower).masked_fill(positive, torch.inf)
         self.reopen()
         self.hard = ~positive  # the last try ran out of a costly budget
@@ -176,6 +177,7 @@ class _Bracket:
         """The brackets, the lower end shaved against rounding and infinite where the whole domain is covered."""
         reached = self.lower >= self.limit
         radius = torch.where(reached & self.covers, torch.inf, self.lower * (1 - SHAVE))
+        radius = torch.maximum(radius, self.start)
         exact = reached | (self.upper - self.lower <= tolerance * self.upper)
         outcome = np.full(len(radius), Outcome.TIMEOUT, dtype=object)
         outcome[(radius > 0).cpu().numpy()] = Outcome.LOWER_BOUND

@@ -24,7 +24,7 @@ class AlphaBetaCROWNSettings:
 
     network: Literal["mlp", "convnet"] = "mlp"
     hidden: tuple[int, ...] = (200,)
-    training: Literal["standard", "adversarial", "ibp"] = "adversarial"
+    training: Literal["standard", "adversarial", "ibp", "crown_ibp"] = "adversarial"
     epsilon: float = 0.1
     ramp: float = 0.5
     attack_steps: int = 7

@@ -8,6 +8,7 @@ import torch
 from mixed_integer import least_score
 from torch import nn
 
+from baselines.bounds import certified_radii
 from baselines.branch_and_bound import Budget, Chain, Outcome, Search, Status, certify, to_chain, verify
 
 NORMS = ("l1", "l2", "linf")
@@ -181,11 +182,22 @@ def test_inputs_that_are_not_sensitive_get_radius_zero():
     assert (found.radius == 0).all() and (found.radius_upper == 0).all()
 
 
-def test_radii_never_fall_below_those_known_before(reference):
+@every_norm
+@every_domain
+def test_radii_are_at_least_those_of_bound_propagation(reference, norm, domain):
     chain, x, data = reference
-    known = 0.9999 * exact_radii(data, "l2", "free")
-    found = certify(chain, x, "l2", start=known, tolerance=0.05)
-    assert (found.radius >= known * (1 - 1e-8)).all()
+    model = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 1)).double()
+    with torch.no_grad():
+        for layer, weight, bias in zip((model[0], model[2]), chain.weights, chain.biases, strict=True):
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+    looser = certified_radii(model, x, norm, "alpha_crown", domain).radius
+    found = certify(model, x, norm, domain, tolerance=1e-3)
+    assert (found.radius >= looser * (1 - 1e-3)).all()
+    assert (found.radius > looser * 1.05).any(), "splitting should gain something"
+    started = certify(model, x, norm, domain, start=looser, tolerance=0.05)
+    assert (started.radius >= looser).all()
+    assert (started.radius <= exact_radii(data, norm, domain) * (1 + REFERENCE)).all()
 
 
 def test_the_budget_ends_a_search_and_the_answer_says_so():
