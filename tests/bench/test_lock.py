@@ -77,7 +77,8 @@ def test_a_lock_left_by_a_killed_run_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_a_forked_child_does_not_keep_a_dead_runs_lock(tmp_path: Path) -> None:
-    then = "import os; child = os.fork(); print(child, flush=True) if child else None; time.sleep(60)"
+    # The child speaks, since only then is it sure to have come past the hook that runs at its start.
+    then = "import os; child = os.fork(); child or print(os.getpid(), flush=True); time.sleep(60)"
     holder = hold(tmp_path, then)
     orphan = int(holder.stdout.readline())
     holder.kill()
