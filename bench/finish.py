@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.claim import write_claim
 from bench.curves import certified_curves, envelopes
 from bench.files import plain
 from bench.plots import draw_run
@@ -33,6 +34,7 @@ def finish_run(
         "resources": plain(resources),
     }
     store.write_run(run_record(configuration, method_metadata(suite), radii, clock))
+    write_claim(store.out)
     figures = draw_run(store.out)
     report = write_report(store.out, jobs[0].data.data_dir)
     return f"{render_summary(summary)}\n\n{closing_lines(store.out, report, figures)}"

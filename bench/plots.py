@@ -6,7 +6,8 @@ byte for byte, with the same version of matplotlib.
 
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,13 @@ def draw_figures(
     for dataset, panel in summary.groupby("dataset", sort=True):
         styles = legend_styles(panel, run["methods"])
         heading = _heading(run["configuration"], str(dataset))
-        with matplotlib.rc_context(), seaborn.axes_style("whitegrid"), seaborn.plotting_context("paper"):
-            matplotlib.rcParams.update(LOOK)
+        with house_look():
             own = [table[table["dataset"] == dataset] for table in (curves, best)]
             lines = curve_figure(*own, panel, styles, heading)
-            written += _save(lines, folder / f"{safe_name(str(dataset))}_certified_accuracy")
+            written += save_figure(lines, folder / f"{safe_name(str(dataset))}_certified_accuracy")
             if (panel["seconds_per_certificate"] > 0).any():
                 seconds = seconds_figure(panel, styles, heading)
-                written += _save(seconds, folder / f"{safe_name(str(dataset))}_seconds")
+                written += save_figure(seconds, folder / f"{safe_name(str(dataset))}_seconds")
     return written
 
 
@@ -68,7 +68,16 @@ def _heading(configuration: Mapping[str, Any], dataset: str) -> str:
     return f"{heading}\nreduced: {reduced}" if reduced else heading
 
 
-def _save(figure: Figure, stem: Path) -> list[Path]:
+@contextmanager
+def house_look() -> Iterator[None]:
+    """Draw inside this, and every figure of the suite looks the same."""
+    with matplotlib.rc_context(), seaborn.axes_style("whitegrid"), seaborn.plotting_context("paper"):
+        matplotlib.rcParams.update(LOOK)
+        yield
+
+
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Write STEM.png and STEM.pdf, each in one step; return their paths."""
     written = []
     for kind, metadata in FILE_METADATA.items():
         sink = io.BytesIO()

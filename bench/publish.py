@@ -12,12 +12,12 @@ from pathlib import Path
 from bench.contract import Outcome
 from bench.errors import Parser, UsageError
 from bench.files import safe_name
-from bench.store import CURVES, FIGURES, PREDICTIONS, RADII, RUN, SUMMARY, Store
+from bench.store import CLAIM, CLAIM_TEXT, CURVES, FIGURES, PREDICTIONS, RADII, RUN, SUMMARY, Store
 
 RESULTS = Path(__file__).parent.parent / "results"
 MAX_BYTES = 40 * 2**20
 TABLES = (RADII, PREDICTIONS, CURVES, SUMMARY, RUN)
-OPTIONAL = ("report.html", "radii.csv.gz", "falsify.csv")
+OPTIONAL = (CLAIM, CLAIM_TEXT, "report.html", "radii.csv.gz", "falsify.csv")
 
 
 def publish(out: Path, name: str, results: Path = RESULTS) -> Path:

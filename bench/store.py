@@ -52,6 +52,8 @@ RUN = "run.json"
 CURVES = "curves.csv"
 SUMMARY = "summary.csv"
 FIGURES = "figures"
+CLAIM = "claim.csv"
+CLAIM_TEXT = "claim.md"
 
 LOG = logging.getLogger(__name__)
 

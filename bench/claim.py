@@ -1,0 +1,205 @@
+"""The paper's central claim, computed from a run's rows: how far FCNN's radii stand above the best competitor's.
+
+For each data set, norm and certified accuracy q of 25, 50 and 75 % the *radius at q* of a curve is the largest r at
+which the certified accuracy is at least q: a share q of all sensitive test inputs is certified with radius >= r. The
+factor is the best FCNN curve's radius at q over that of the best other method, both chosen at this q on the test
+inputs. Only certificates of the free domain take part. FCNN appears twice: with the closed form alone, as published,
+and refined.
+
+``python -m bench.claim OUT`` writes ``claim.csv`` and ``claim.md`` into a finished run; a run writes them itself.
+"""
+
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.contract import NORMS, Outcome
+from bench.errors import Parser, UsageError
+from bench.files import write_atomic
+from bench.seeds import derive_seed
+from bench.store import CLAIM, CLAIM_TEXT, Store
+from bench.summary import floor_digits
+
+LEVELS = (0.25, 0.5, 0.75)
+FCNN = "fcnn"
+# Name of the comparison -> FCNN's certificates that take part in it.
+COMPARISONS = {"closed form": ("closed_form",), "refined": ("closed_form", "separable", "refined")}
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+NORM_NAMES = {"l1": "ℓ1", "l2": "ℓ2", "linf": "ℓ∞"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One data set and norm: names of the free curves (C,) and their radii (C, N), 0 where not certified."""
+
+    names: tuple[tuple[str, str], ...]
+    radii: np.ndarray
+
+    @classmethod
+    def of_rows(cls, rows: pd.DataFrame) -> "Panel":
+        """Line the curves up by seed and test input; raise ValueError if they were run on different ones."""
+        certified = rows["radius"].where(rows["outcome"] == Outcome.CERTIFIED).astype(float)
+        table = rows.assign(radius=certified.fillna(0.0)).pivot(
+            index=["method", "certificate"], columns=["seed", "index"], values="radius"
+        )
+        if table.isna().any(axis=None):
+            raise ValueError("the methods of a run were tested on different inputs: no comparison is fair")
+        return cls(tuple(table.index), table.to_numpy(dtype=float))
+
+    def best(self, chosen: np.ndarray, levels: Sequence[float]) -> tuple[np.ndarray, list[str]]:
+        """Return the best radius at each level among the chosen curves (C,), and whose it is ("" if 0)."""
+        at = radius_at(self.radii[chosen], levels)
+        names = [name for name, taken in zip(self.names, chosen, strict=True) if taken]
+        winners = [names[k][0] if at[k, column] > 0 else "" for column, k in enumerate(at.argmax(axis=0))]
+        return at.max(axis=0), winners
+
+
+def radius_at(radii: np.ndarray, levels: Iterable[float]) -> np.ndarray:
+    """Return (C, L): the largest radius that a share ``level`` of the inputs has at least; radii is (C, N)."""
+    ordered = -np.sort(-radii, axis=1)
+    count = radii.shape[1]
+    # A tiny slack, so that 0.5 of 100 inputs is the 50th and not, by rounding, the 51st.
+    ranks = [max(1, math.ceil(level * count - 1e-9)) for level in levels]
+    return np.stack([ordered[:, rank - 1] for rank in ranks], axis=1)
+
+
+def central_claim(radii: pd.DataFrame, methods: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Return a row for each data set, norm, comparison and level; empty without FCNN or without competitors.
+
+    radii: columns of :mod:`bench.rows`; methods: id -> {"method": registered name}, as in run.json. Columns: dataset,
+    norm, comparison, level, fcnn, fcnn_radius, competitor, competitor_radius, factor, factor_lower, factor_upper
+    (percentiles of a bootstrap over the test inputs), seeds, inputs. A factor is inf where only FCNN reaches the level,
+    and missing where nobody does.
+    """
+    free = radii[radii["domain"] == "free"]
+    rows: list[dict[str, Any]] = []
+    for dataset, own in free.groupby("dataset", sort=True):
+        for norm in (norm for norm in NORMS if norm in set(own["norm"])):
+            part = own[own["norm"] == norm]
+            sizes = {"seeds": part["seed"].nunique(), "inputs": part["index"].nunique()}
+            for row in _one_panel(Panel.of_rows(part), methods, f"{dataset}/{norm}"):
+                rows.append({"dataset": dataset, "norm": norm, **row, **sizes})
+    return pd.DataFrame(rows)
+
+
+def _one_panel(panel: Panel, methods: Mapping[str, Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
+    ours = np.array([methods.get(method, {}).get("method") == FCNN for method, _ in panel.names])
+    rows = []
+    for comparison, certificates in COMPARISONS.items():
+        fcnn = ours & np.array([certificate in certificates for _, certificate in panel.names])
+        if not fcnn.any() or ours.all():
+            continue
+        radius, winners = panel.best(fcnn, LEVELS)
+        other, competitors = panel.best(~ours, LEVELS)
+        lower, upper = _band(panel.radii[fcnn], panel.radii[~ours], derive_seed("claim", name))
+        for place, level in enumerate(LEVELS):
+            rows.append(
+                {
+                    "comparison": comparison,
+                    "level": level,
+                    "fcnn": winners[place],
+                    "fcnn_radius": radius[place],
+                    "competitor": competitors[place],
+                    "competitor_radius": other[place],
+                    "factor": _quotient(radius, other)[place],
+                    "factor_lower": lower[place],
+                    "factor_upper": upper[place],
+                }
+            )
+    return rows
+
+
+def _band(ours: np.ndarray, others: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return percentiles (L,) of the factor when the test inputs are drawn anew, the same ones for every curve."""
+    rng = np.random.default_rng(seed)
+    count = ours.shape[1]
+    factors = []
+    for _ in range(RESAMPLES):
+        drawn = rng.integers(count, size=count)
+        best = [radius_at(radii[:, drawn], LEVELS).max(axis=0) for radii in (ours, others)]
+        factors.append(_quotient(*best))
+    tail = (1 - CONFIDENCE) / 2
+    # Infinite factors have ranks, but cannot be interpolated.
+    return tuple(
+        np.nanquantile(np.array(factors), share, axis=0, method="inverted_cdf") for share in (tail, 1 - tail)
+    )
+
+
+def _quotient(ours: np.ndarray, others: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return ours / others
+
+
+def claim_text(claim: pd.DataFrame, methods: Mapping[str, Mapping[str, Any]], heading: str) -> str:
+    """Return the claim as Markdown: a table for each comparison, radii cut and never rounded up."""
+    lines = [
+        f"# FCNN against the best competitor: {heading}",
+        "",
+        "Factor of FCNN's radius over the best other method's at equal certified accuracy, free domain. In brackets:",
+        f"both radii and the competitor; then the {CONFIDENCE:.0%} band of the factor over the choice of test inputs.",
+        "`p`: probabilistic competitor. `-`: nobody certifies that share; `only FCNN`: no competitor does.",
+    ]
+    for comparison, table in claim.groupby("comparison", sort=False):
+        lines += ["", f"## FCNN, {comparison}", ""]
+        lines += ["| Data set | Norm | " + " | ".join(f"at {level:.0%}" for level in LEVELS) + " |"]
+        lines += ["| --- | --- |" + " --- |" * len(LEVELS)]
+        for (dataset, norm), row in table.groupby(["dataset", "norm"], sort=False):
+            cells = [_cell(entry, methods) for entry in row.itertuples()]
+            lines.append(f"| {dataset} | {NORM_NAMES[norm]} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(entry: Any, methods: Mapping[str, Mapping[str, Any]]) -> str:
+    if not entry.competitor:
+        return f"only FCNN ({floor_digits(entry.fcnn_radius, 3):g})" if entry.fcnn else "-"
+    facts = methods.get(entry.competitor, {})
+    mark = " p" if facts.get("guarantee") == "probabilistic" else ""
+    radii = f"{floor_digits(entry.fcnn_radius, 3):g} / {floor_digits(entry.competitor_radius, 3):g}"
+    title = facts.get("title") or entry.competitor
+    band = f"{entry.factor_lower:.2g} to {entry.factor_upper:.2g}"
+    return f"**{entry.factor:.2g}** ({radii}, {title}{mark}; {band})"
+
+
+def write_claim(out: Path) -> pd.DataFrame:
+    """Write claim.csv and claim.md into a finished run's folder; nothing where there is no one to compare with.
+
+    Raises UsageError if ``out`` is not the output folder of a finished run.
+    """
+    run, radii, _ = Store(out).read_run()
+    claim = central_claim(radii, run["methods"])
+    if len(claim):
+        configuration = run["configuration"]
+        heading = configuration.get("title") or configuration.get("name") or "comparison"
+        if configuration.get("reduced"):
+            heading += f" (reduced: {configuration['reduced']})"
+        Store(out).write_table(CLAIM, claim)
+        write_atomic(out / CLAIM_TEXT, claim_text(claim, run["methods"], heading).encode())
+    return claim
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, write the claim and print it; return 2 if the folder holds no finished run."""
+    parser = Parser(
+        prog="python -m bench.claim", description="Compare FCNN's radii with the best competitor's."
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="output folder of bench.compare")
+    try:
+        out = parser.parse_args(arguments).out
+        if not len(write_claim(out)):
+            raise UsageError(f"the run in {str(out)!r} has no FCNN, or nothing but FCNN: nothing to compare")
+        print((out / CLAIM_TEXT).read_text(encoding="utf-8"), end="")
+    except UsageError as error:
+        print(f"bench.claim: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""The central claim: radii at equal certified accuracy, on rows small enough to count by hand."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.claim import central_claim, claim_text, main, radius_at
+
+METHODS = {
+    "fcnn": {"method": "fcnn", "title": "FCNN"},
+    "narrow": {"method": "crown", "title": "Narrow", "guarantee": "deterministic"},
+    "voting": {"method": "smoothing_gaussian", "title": "Voting", "guarantee": "probabilistic"},
+}
+
+
+def rows(method: str, certificate: str, radii: list[float], domain: str = "free", norm: str = "l1"):
+    """One curve; a radius of 0 stands for an input that is not certified."""
+    values = np.array(radii, dtype=float)
+    return pd.DataFrame(
+        {
+            "dataset": "set",
+            "method": method,
+            "certificate": certificate,
+            "norm": norm,
+            "domain": domain,
+            "seed": 0,
+            "index": range(len(values)),
+            "outcome": np.where(values > 0, "certified", "misclassified"),
+            "radius": pd.array(np.where(values > 0, values, np.nan), dtype="Float64"),
+        }
+    )
+
+
+def entry(claim: pd.DataFrame, comparison: str, level: float) -> pd.Series:
+    return claim[(claim["comparison"] == comparison) & (claim["level"] == level)].iloc[0]
+
+
+def test_the_radius_at_a_level_is_what_that_share_of_inputs_reaches():
+    at = radius_at(np.array([[4.0, 1.0, 3.0, 2.0], [0.0, 0.0, 5.0, 0.0]]), (0.25, 0.5, 0.75, 1.0))
+    assert at.tolist() == [[4.0, 3.0, 2.0, 1.0], [5.0, 0.0, 0.0, 0.0]]
+
+
+def test_factors_by_hand():
+    table = pd.concat(
+        [
+            rows("fcnn", "closed_form", [8, 6, 4, 0]),
+            rows("fcnn", "refined", [9, 7, 5, 0]),
+            rows("fcnn", "refined", [90, 70, 50, 40], domain="box"),
+            rows("narrow", "crown", [2, 2, 2, 2]),
+            rows("voting", "smoothing", [4, 0, 0, 0]),
+        ]
+    )
+    claim = central_claim(table, METHODS)
+    assert entry(claim, "closed form", 0.25)[["factor", "competitor"]].tolist() == [2.0, "voting"]
+    assert entry(claim, "closed form", 0.5)[["factor", "competitor"]].tolist() == [3.0, "narrow"]
+    assert entry(claim, "refined", 0.75)[["factor", "fcnn_radius"]].tolist() == [2.5, 5.0]
+    band = entry(claim, "closed form", 0.5)
+    assert band["factor_lower"] <= band["factor"] <= band["factor_upper"]
+    text = claim_text(claim, METHODS, "by hand")
+    assert "**2** (8 / 4, Voting p;" in text and "**3** (6 / 2, Narrow;" in text
+
+
+def test_a_level_that_only_one_side_reaches():
+    table = pd.concat(
+        [rows("fcnn", "closed_form", [8, 6, 0, 0]), rows("narrow", "crown", [2, 0, 0, 0])], ignore_index=True
+    )
+    claim = central_claim(table, METHODS)
+    assert math.isinf(entry(claim, "closed form", 0.5)["factor"])
+    assert math.isnan(entry(claim, "closed form", 0.75)["factor"])
+    assert "only FCNN (6)" in claim_text(claim, METHODS, "one side")
+
+
+def test_nothing_to_compare_gives_no_rows():
+    assert central_claim(rows("narrow", "crown", [1, 2]), METHODS).empty
+    assert central_claim(rows("fcnn", "closed_form", [1, 2]), METHODS).empty
+
+
+def test_methods_tested_on_different_inputs_are_refused():
+    table = pd.concat([rows("fcnn", "closed_form", [1, 2, 3]), rows("narrow", "crown", [1, 2])])
+    with pytest.raises(ValueError, match="different inputs"):
+        central_claim(table, METHODS)
+
+
+def test_a_folder_without_a_run_is_bad_usage(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert "not the output folder of a finished run" in capsys.readouterr().err
