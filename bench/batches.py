@@ -1,6 +1,6 @@
-"""Radii of batches: refused when they break the contract, joined, and widened to all inputs."""
+"""Radii of batches: refused when they break the contract, packed and joined, and widened to all inputs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -44,21 +44,30 @@ def checked_radii(radii: Mapping[str, Radii], norm: str, count: int) -> Radii:
     return part
 
 
-def joined(parts: list[Radii]) -> Radii:
-    """Return the radii of consecutive batches as those of one."""
+def packed(radii: Radii, norm: str) -> dict[str, np.ndarray]:
+    """Return the radii of a batch as arrays, named after their norm, that can be stored and joined."""
+    count = len(radii.radius)
 
-    def join(read: Callable[[Radii], np.ndarray | None], default: float) -> np.ndarray:
-        columns = [(read(part), len(part.radius)) for part in parts]
-        return np.concatenate(
-            [np.full(count, default) if values is None else np.asarray(values) for values, count in columns]
-        )
+    def filled(values: np.ndarray | None, default: float) -> np.ndarray:
+        return np.full(count, default) if values is None else np.asarray(values, np.float64)
 
+    return {
+        f"{norm}.radius": radii.radius,
+        f"{norm}.outcome": radii.outcome.astype(str),
+        f"{norm}.radius_upper": filled(radii.radius_upper, np.inf),
+        f"{norm}.draws": filled(radii.draws, np.nan),
+        f"{norm}.reason": np.array([radii.reason]),
+    }
+
+
+def unpacked(arrays: Mapping[str, np.ndarray], norm: str) -> Radii:
+    """Return the radii that ``packed`` made arrays of, those of several batches joined."""
     return Radii(
-        radius=join(lambda part: part.radius, 0.0),
-        outcome=np.concatenate([part.outcome for part in parts]),
-        radius_upper=join(lambda part: part.radius_upper, np.inf),
-        draws=join(lambda part: part.draws, np.nan),
-        reason="; ".join(dict.fromkeys(part.reason for part in parts if part.reason)),
+        radius=arrays[f"{norm}.radius"],
+        outcome=arrays[f"{norm}.outcome"].astype(object),
+        radius_upper=arrays[f"{norm}.radius_upper"],
+        draws=arrays[f"{norm}.draws"],
+        reason="; ".join(dict.fromkeys(reason for reason in arrays[f"{norm}.reason"].tolist() if reason)),
     )
 
 

@@ -2,8 +2,6 @@
 
 import logging
 import re
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,11 +9,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bench.batches import checked_predictions, checked_radii, joined, spread
+from bench.batch_runner import BatchRunner, Clock
+from bench.batches import checked_predictions, checked_radii, packed, spread, unpacked
 from bench.cell_rows import RowMaker, no_predictions
 from bench.contract import Curve, FitContext, Method, Outcome, Radii, TrainingData
 from bench.data import Dataset
-from bench.plan import CellPlan
+from bench.files import safe_name
+from bench.plan import CellPlan, Scratch
 from bench.seeds import derive_seed
 
 LOG = logging.getLogger(__name__)
@@ -63,11 +63,12 @@ def failed(method: Method, data: Dataset, plan: CellPlan, outcome: Outcome, reas
 
 @dataclass
 class Evaluation:
-    """Runs one method on one data set, in the order of the contract."""
+    """Runs one method on one data set, in the order of the contract; ``scratch`` lets it go on where it was cut."""
 
     method: Method
     data: Dataset
     plan: CellPlan
+    scratch: Scratch = field(default_factory=Scratch)
     seconds: dict[str, float] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
 
@@ -75,13 +76,13 @@ class Evaluation:
         """Train, calibrate, predict and certify; a curve that fails becomes ``error`` rows, the others go on."""
         method, labels = self.method, self.data.y_test
         index = chosen_test_inputs(self.data, self.plan.test_inputs)
-        with self._clock("fit"):
+        with Clock(method.device) as clock:
             self._fit(index)
-        with self._clock("predict"):
-            predicted = self._predict(index)
+        self.seconds["fit"] = clock.seconds
+        runner = BatchRunner(method.device, method.batch_size, self.scratch.parts.owned_by(method.state()))
+        predicted = self._predict(runner, index)
         sensitive = labels[index] == 1
-        with self._clock("certify"):
-            radii = self._certify(index[sensitive], predicted[sensitive])
+        radii = self._certify(runner, index[sensitive], predicted[sensitive])
         abstained = radii.loc[radii["outcome"] == Outcome.ABSTAINED, "index"]
         predicted[np.isin(index, abstained)] = -1
         predictions = self._rows.predictions(
@@ -97,7 +98,7 @@ class Evaluation:
         plan, data = self.plan, self.data
         self.method.build(data.input_shape, plan.seed_for("build"))
         splits = (data.x_train, data.y_train, data.x_val, data.y_val)
-        context = FitContext(plan.seed_for("fit"), plan.checkpoint, plan.progress)
+        context = FitContext(plan.seed_for("fit"), self.scratch.checkpoint, self.scratch.progress)
         self.method.fit(TrainingData(*map(self._tensor, splits)), context)
         if plan.calibrate == "validation":
             x, y = data.x_val, data.y_val
@@ -107,80 +108,61 @@ class Evaluation:
             return
         self.method.calibrate(self._tensor(x), self._tensor(y), plan.seed_for("calibrate"))
 
-    def _predict(self, index: np.ndarray) -> np.ndarray:
+    def _predict(self, runner: BatchRunner, index: np.ndarray) -> np.ndarray:
         """Return predictions (N,) of the test inputs ``index``: 1, 0 or -1 (abstained)."""
-        parts = []
-        for start, batch in self._batches(index):
-            part = self.method.predict(batch, self.plan.seed_for("predict", start))
-            parts.append(checked_predictions(part.cpu().numpy(), len(batch)))
-        return np.concatenate(parts)
 
-    def _certify(self, index: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
+        def predict(start: int, batch: Tensor) -> dict[str, np.ndarray]:
+            predicted = self.method.predict(batch, self.plan.seed_for("predict", start)).cpu().numpy()
+            return {"predicted": checked_predictions(predicted, len(batch))}
+
+        arrays, self.seconds["predict"] = runner.run("predict", self.data.x_test[index], predict)
+        return arrays["predicted"]
+
+    def _certify(self, runner: BatchRunner, index: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
         """Rows of every curve and norm for the sensitive inputs ``index``; only those predicted so are certified."""
         certified = np.flatnonzero(predicted == 1)
         frames = []
+        self.seconds["certify"] = 0.0
         for curve in self.method.curves():
             norms = tuple(norm for norm in self.plan.norms if norm in curve.norms)
-            started = time.perf_counter()
-            found = self._certify_curve(curve, norms, index[certified])
-            seconds = (time.perf_counter() - started) / max(1, len(certified) * len(norms))
+            found, seconds = self._certify_curve(runner, curve, norms, index[certified])
+            self.seconds["certify"] += seconds
+            each = seconds / max(1, len(certified) * len(norms))
             for norm in self.plan.norms:
                 radii = found[norm] if norm in norms else self._unsupported(curve, norm, len(certified))
                 full = spread(radii, certified, predicted)
-                frames.append(self._rows.radii(curve, norm, index, predicted, full, seconds))
+                frames.append(self._rows.radii(curve, norm, index, predicted, full, each))
         return pd.concat(frames, ignore_index=True)
 
-    def _certify_curve(self, curve: Curve, norms: tuple[str, ...], index: np.ndarray) -> dict[str, Radii]:
-        """Certify batch by batch on one curve; an exception makes all its rows ``error`` rows."""
+    def _certify_curve(
+        self, runner: BatchRunner, curve: Curve, norms: tuple[str, ...], index: np.ndarray
+    ) -> tuple[dict[str, Radii], float]:
+        """Return the radii on one curve and the seconds they took; an exception makes all its rows ``error`` rows."""
         if not norms or not len(index):
-            return {norm: Radii.from_radius(np.zeros(0)) for norm in norms}
-        parts: dict[str, list[Radii]] = {norm: [] for norm in norms}
+            return {norm: Radii.from_radius(np.zeros(0)) for norm in norms}, 0.0
+
+        def certify(start: int, batch: Tensor) -> dict[str, np.ndarray]:
+            seed = self.plan.seed_for("certify", curve.certificate, curve.domain, start)
+            radii = self.method.certify(batch, curve, norms, seed)
+            checked = {norm: checked_radii(radii, norm, len(batch)) for norm in norms}
+            return {name: array for norm in norms for name, array in packed(checked[norm], norm).items()}
+
+        name = safe_name(f"certify-{curve.certificate}-{curve.domain}")
         try:
-            for start, batch in self._batches(index):
-                seed = self.plan.seed_for("certify", curve.certificate, curve.domain, start)
-                radii = self.method.certify(batch, curve, norms, seed)
-                for norm in norms:
-                    parts[norm].append(checked_radii(radii, norm, len(batch)))
+            arrays, seconds = runner.run(name, self.data.x_test[index], certify)
         except Exception as error:  # a method may raise anything; the other curves and cells must go on
             LOG.exception("%s, certificate %s in %s", self.method.name, curve.certificate, norms)
             reason = describe(error)
             self.errors.append(reason)
-            return {norm: Radii.without(len(index), Outcome.ERROR, reason) for norm in norms}
-        return {norm: joined(parts[norm]) for norm in norms}
+            return {norm: Radii.without(len(index), Outcome.ERROR, reason) for norm in norms}, 0.0
+        return {norm: unpacked(arrays, norm) for norm in norms}, seconds
 
     def _unsupported(self, curve: Curve, norm: str, count: int) -> Radii:
         reason = f"{self.method.title} issues no {curve.certificate} certificate in {norm}"
         return Radii.without(count, Outcome.UNSUPPORTED, reason)
 
-    def _batches(self, index: np.ndarray) -> Iterator[tuple[int, Tensor]]:
-        """Yield (position in ``index``, inputs) batch by batch; positions name the random numbers of a batch."""
-        for start in range(0, len(index), self.method.batch_size):
-            yield start, self._tensor(self.data.x_test[index[start : start + self.method.batch_size]])
-
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.method.device)
-
-    def _clock(self, name: str) -> "Clock":
-        return Clock(self.seconds, name, self.method.device)
-
-
-class Clock:
-    """Adds the time spent inside to ``seconds[name]``, the device's queue drained at both ends."""
-
-    def __init__(self, seconds: dict[str, float], name: str, device: torch.device) -> None:
-        self.seconds, self.name, self.device = seconds, name, device
-
-    def __enter__(self) -> None:
-        self._drain()
-        self.started = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        self._drain()
-        self.seconds[self.name] = self.seconds.get(self.name, 0.0) + time.perf_counter() - self.started
-
-    def _drain(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 def describe(error: BaseException) -> str:

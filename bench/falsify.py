@@ -19,12 +19,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.attacks import ORDERS, AttackSettings, library_attacks, norm_exact
+from bench.cells import DataRequest, cached_dataset
 from bench.contract import Method, Outcome
 from bench.data import Dataset
 from bench.errors import Parser, UsageError
 from bench.files import safe_name, write_atomic
 from bench.registry import get_method
-from bench.runner import DataRequest, cached_dataset
 from bench.seeds import derive_seed
 from bench.settings import from_table
 from bench.store import Store

@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 
 from bench.claim import write_claim
+from bench.cells import CellJob
 from bench.curves import certified_curves, envelopes
 from bench.files import plain
 from bench.plots import draw_run
 from bench.provenance import RunClock, run_record
 from bench.report import write_report
-from bench.runner import CellJob, Resources
+from bench.runner import Resources
 from bench.store import CURVES, SUMMARY, Store
 from bench.suite import Suite
 from bench.summary import summarise

@@ -1,8 +1,9 @@
-"""What determines the numbers of one cell, besides its method and its data."""
+"""What determines the numbers of one cell besides its method and its data, and what it keeps while it is computed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.parts import Parts
 from bench.seeds import derive_seed
 
 
@@ -17,9 +18,19 @@ class CellPlan:
     norms: tuple[str, ...]
     calibrate: str
     test_inputs: int
-    checkpoint: Path | None = None
-    progress: bool = False
 
     def seed_for(self, *purpose: object) -> int:
         """Seed of one purpose; it depends on names only, never on what else is in the suite."""
         return derive_seed(self.suite_seed, self.dataset, self.method_id, self.seed, *purpose)
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """What an unfinished cell keeps on disk, so that a cut costs one epoch or one batch; it never changes a number.
+
+    checkpoint: the state of training (None: not kept); parts: finished batches; progress: show training's progress.
+    """
+
+    checkpoint: Path | None = None
+    parts: Parts = field(default_factory=Parts)
+    progress: bool = False

@@ -29,7 +29,7 @@ PACKAGES = (
     "scikit-learn",
     "matplotlib",
     "seaborn",
-    "joblib",
+    "threadpoolctl",
     "safetensors",
     "auto_LiRPA",
     "torchattacks",

@@ -1,61 +1,43 @@
-"""Runs the cells of a suite, several at a time, and leaves each finished one in the store."""
+"""Plans the cells of a suite, lets an engine compute those that are not finished, and stores each one as it ends."""
 
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-import joblib
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from bench.cells import CellJob, CellOutcome, DataRequest, Failure, cached_dataset, failed_cell
 from bench.code_version import code_version
-from bench.contract import Method, Outcome
-from bench.data import Dataset, load_dataset
-from bench.evaluate import CellResult, Evaluation, describe, failed
+from bench.data import Dataset
+from bench.errors import UsageError
+from bench.evaluate import describe
 from bench.files import SCHEMA_VERSION, plain
+from bench.interrupts import Interrupts
 from bench.plan import CellPlan
-from bench.store import CellFolder, Store
+from bench.processes import Budget, run_in_processes
+from bench.store import LOG_FILE, CellFolder, Store
 from bench.suite import MethodEntry, Suite
 
 LOG = logging.getLogger(__name__)
-LOG_FILE = "cell.log"
-CHECKPOINT = "training.pt"
-
-
-@dataclass(frozen=True)
-class DataRequest:
-    """How to load a data set, in this process or another."""
-
-    name: str
-    data_dir: Path | None = None
-    sensitive: str | None = None
+Engine = Callable[[Sequence[CellJob]], Iterator[tuple[CellJob, CellOutcome | Failure]]]
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What the cells run on. threads: per cell; the same for any number of jobs, so that the bits are the same."""
+    """What the cells run on: one at a time on each entry of ``devices``, each with so many threads and this budget."""
 
-    device: str = "cpu"
-    jobs: int = 1
+    devices: tuple[str, ...] = ("cpu",)
     threads: int = 1
+    budget: Budget = field(default_factory=Budget)
 
-
-@dataclass(frozen=True)
-class CellJob:
-    """Everything a worker process needs to run one cell."""
-
-    folder: CellFolder
-    data: DataRequest
-    entry: MethodEntry
-    plan: CellPlan
-    key: str
-    resources: Resources
+    @property
+    def kind(self) -> str:
+        """``cpu`` or ``cuda``."""
+        return torch.device(self.devices[0]).type
 
 
 @dataclass(frozen=True)
@@ -70,7 +52,7 @@ class CellReport:
 def plan_jobs(
     suite: Suite, store: Store, requests: dict[str, DataRequest], resources: Resources
 ) -> list[CellJob]:
-    """Return the job of every cell of the suite; raise UsageError if a data set cannot be loaded."""
+    """Return the job of every cell; raise UsageError for a data set that cannot be loaded or a method not made."""
     jobs = []
     for dataset, entry in suite.pairs():
         data = cached_dataset(requests[dataset])
@@ -84,11 +66,23 @@ def plan_jobs(
                 norms=suite.norms,
                 calibrate=suite.calibrate,
                 test_inputs=suite.test_inputs,
-                checkpoint=folder.path / CHECKPOINT,
             )
             key = cell_key(entry, plan, data, resources)
-            jobs.append(CellJob(folder, requests[dataset], entry, plan, key, resources))
+            jobs.append(_checked(CellJob(folder, requests[dataset], entry, plan, key, resources.threads)))
     return jobs
+
+
+def _checked(job: CellJob) -> CellJob:
+    """Refuse a method that cannot even be made with its settings."""
+    try:
+        list(job.method("cpu").curves())
+    except UsageError:
+        raise
+    except Exception as error:  # the code of another package may raise anything
+        raise UsageError(
+            f"method {job.entry.name!r} cannot be made ({describe(error)}): change its settings in the suite"
+        ) from error
+    return job
 
 
 def cell_key(entry: MethodEntry, plan: CellPlan, data: Dataset, resources: Resources) -> str:
@@ -99,84 +93,55 @@ def cell_key(entry: MethodEntry, plan: CellPlan, data: Dataset, resources: Resou
         "settings": plain(entry.settings_for(plan.dataset)),
         "code": code_version(entry.method_class.__module__),
         "data": data.sha256,
-        "plan": plain(replace(plan, checkpoint=None, progress=False)),
-        "device": torch.device(resources.device).type,
+        "plan": plain(plan),
+        "device": resources.kind,
         "threads": resources.threads,
         "versions": [torch.__version__, np.__version__],
     }
     return hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()
 
 
-def run_jobs(jobs: Sequence[CellJob], resources: Resources, fresh: bool = False) -> Iterator[CellReport]:
-    """Run the jobs, finished cells excepted unless ``fresh``, and yield a report as each one ends."""
+def local_engine(resources: Resources) -> Engine:
+    """Return the engine that computes cells in processes of this machine."""
+
+    def compute(jobs: Sequence[CellJob]) -> Iterator[tuple[CellJob, CellOutcome | Failure]]:
+        if min(len(jobs), len(resources.devices)) == 1:
+            jobs = [replace(job, progress=True) for job in jobs]
+        return run_in_processes(jobs, resources.devices, resources.budget)
+
+    return compute
+
+
+def run_jobs(
+    jobs: Sequence[CellJob], engine: Engine, interrupts: Interrupts, fresh: bool = False
+) -> Iterator[CellReport]:
+    """Run the jobs, finished cells excepted unless ``fresh``, and yield a report as each one is stored."""
     todo = []
     for job in jobs:
         if fresh:
-            (job.folder.path / CHECKPOINT).unlink(missing_ok=True)
+            job.folder.clear_unfinished()
         elif job.folder.finished(job.key):
             yield CellReport(job.folder, reused=True)
             continue
         todo.append(job)
-    alone = resources.jobs == 1 or len(todo) == 1
-    if alone:
-        todo = [replace(job, plan=replace(job.plan, progress=True)) for job in todo]
-    parallel = joblib.Parallel(
-        n_jobs=1 if alone else resources.jobs, return_as="generator_unordered", pre_dispatch="all"
-    )
-    with joblib.parallel_config(backend="loky", inner_max_num_threads=resources.threads):
-        reports = parallel(joblib.delayed(run_cell)(job) for job in todo)
-        yield from tqdm(reports, total=len(todo), desc="cells", disable=None)
+    if not todo:
+        return
+    for job, result in tqdm(engine(todo), total=len(todo), desc="cells", disable=None):
+        # Only this process writes results, and a signal waits until a cell is stored.
+        with interrupts.held():
+            report = _store(job, result)
+        yield report
 
 
-def run_cell(job: CellJob) -> CellReport:
-    """Evaluate one cell and store it; whatever goes wrong becomes ``error`` rows with the reason."""
-    with _cell_surroundings(job):
-        data = cached_dataset(job.data)
-        method = job.entry.method_class(
-            job.entry.settings_for(job.plan.dataset), torch.device(job.resources.device)
-        )
-        try:
-            result = Evaluation(method, data, job.plan).run()
-        except Exception as error:  # a failing method must not take the other cells down
-            LOG.exception("%s on %s failed", job.entry.name, job.plan.dataset)
-            result = failed(method, data, job.plan, Outcome.ERROR, describe(error))
-        _write(job, method, result)
-    return CellReport(job.folder, reused=False, errors=tuple(result.errors))
-
-
-@lru_cache(maxsize=1)
-def cached_dataset(request: DataRequest) -> Dataset:
-    """Load a data set, the last one kept, since a process tends to get several cells of one data set."""
-    return load_dataset(request.name, data_dir=request.data_dir, sensitive=request.sensitive)
-
-
-def _write(job: CellJob, method: Method, result: CellResult) -> None:
+def _store(job: CellJob, result: CellOutcome | Failure) -> CellReport:
     """Store a cell; one with errors gets a key of its own, so that the next run computes it again."""
-    meta = {
-        "method": job.entry.method,
-        "title": job.entry.title or method.title,
-        "settings": method.settings,
-        "curves": list(method.curves()),
-        "seconds": result.seconds,
-        "errors": result.errors,
-    }
-    key = f"failed:{job.key}" if result.errors else job.key
-    job.folder.write(key, result.radii, result.predictions, result.state or None, meta)
-    (job.folder.path / CHECKPOINT).unlink(missing_ok=True)
-
-
-@contextmanager
-def _cell_surroundings(job: CellJob) -> Iterator[None]:
-    """One thread budget and one log file for the cell."""
-    job.folder.path.mkdir(parents=True, exist_ok=True)
-    log = logging.FileHandler(job.folder.path / LOG_FILE, mode="w", delay=True)
-    log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(job.resources.threads)
-    logging.getLogger().addHandler(log)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(log)
-        log.close()
-        torch.set_num_threads(threads)
+    lost = isinstance(result, Failure)
+    outcome = failed_cell(job, result) if lost else result
+    key = f"failed:{job.key}" if outcome.errors else job.key
+    job.folder.write(key, outcome.radii, outcome.predictions, outcome.state or None, outcome.meta)
+    if outcome.log:
+        (job.folder.path / LOG_FILE).write_text(outcome.log, encoding="utf-8")
+    # A cell that was cut off goes on from here when its budget is raised.
+    if not lost:
+        job.folder.clear_unfinished()
+    return CellReport(job.folder, reused=False, errors=outcome.errors)

@@ -3,6 +3,7 @@
 ::
 
     OUT/cells/<dataset>/<method>/seed<k>/{radii.parquet, predictions.parquet, model.safetensors, cell.json}
+    OUT/cells/<dataset>/<method>/seed<k>/{cell.log, unfinished/}    what went wrong; what a cut cell goes on from
     OUT/{radii.parquet, predictions.parquet, curves.csv, summary.csv, run.json}   OUT/figures/*.{png,pdf}
 
 ``cell.json`` is written last and holds the checksums of its neighbours: a cell is finished if and only if it is
@@ -10,6 +11,7 @@ there, its key is the one asked for, and every checksum is right. The merged tab
 do not depend on the order in which cells finish.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -54,6 +56,8 @@ SUMMARY = "summary.csv"
 FIGURES = "figures"
 CLAIM = "claim.csv"
 CLAIM_TEXT = "claim.md"
+LOG_FILE = "cell.log"
+UNFINISHED = "unfinished"
 
 LOG = logging.getLogger(__name__)
 
@@ -145,6 +149,22 @@ class CellFolder:
         """Return the trained state, None where the cell stored none; raise DamagedFileError like ``read``."""
         files = self.record()["files"]
         return safetensors.torch.load(self._verified(MODEL, files)) if MODEL in files else None
+
+    def unfinished(self, key: str) -> Path:
+        """Return where the cell keeps its training state and finished batches until it is finished."""
+        return self.path / UNFINISHED / safe_name(key[:16])
+
+    def clear_unfinished(self) -> None:
+        """Delete what the cell kept while it was computed, except files that were set aside as damaged."""
+        folder = self.path / UNFINISHED
+        for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before it
+            if path.is_dir():
+                with contextlib.suppress(OSError):  # it holds something set aside
+                    path.rmdir()
+            elif ".damaged-" not in path.name:
+                path.unlink()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
     def _identity(self) -> dict[str, Any]:
         return {"dataset": self.dataset, "method": self.method, "seed": self.seed}

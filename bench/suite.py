@@ -58,6 +58,7 @@ class Suite:
     test_inputs: how many test inputs to use, drawn once per data set with the classes' shares kept (0: all).
     calibrate: which data the class-balancing threshold sees; ``test`` repeats the paper's choice and marks every row.
     radii: radii, per norm, at which the summary names certified accuracy.
+    cell_minutes, cell_memory_gb: time, and memory in GiB, that one cell may take (0: no limit).
     """
 
     name: str
@@ -71,6 +72,8 @@ class Suite:
     test_inputs: int = 0
     calibrate: Literal["validation", "test", "none"] = "validation"
     radii: dict[str, Any] = field(default_factory=dict)
+    cell_minutes: float = 0.0
+    cell_memory_gb: float = 0.0
 
     def __post_init__(self) -> None:
         check_norms(self.norms)

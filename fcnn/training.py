@@ -4,7 +4,11 @@ The loop knows nothing of the task: the loss, the projection and the validation 
 networks pass ``after_step=network.project``, which is projected (sub)gradient descent on the convex parametrisation.
 """
 
+import hashlib
+import io
+import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+LOG = logging.getLogger(__name__)
+DIGEST_BYTES = hashlib.sha256().digest_size
 Loss = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
 
 
@@ -165,19 +171,28 @@ class _Loop:
             "history": asdict(self.history),
             "best_state": self.best_state,
         }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        # torch does not notice a changed byte, so the file starts with the checksum of the rest.
         with draft.open("wb") as file:
-            torch.save(state, file)
+            file.write(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
 
     def restore(self, path: Path) -> None:
-        """Continue from ``save``; a checkpoint of other settings, or a damaged one, is ignored."""
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            if state["settings"] != asdict(self.settings):
-                return
-        except Exception:  # torch raises many types for a damaged file; starting afresh is always right
+        """Continue from ``save``; a checkpoint of other settings is ignored, a damaged one set aside."""
+        content = path.read_bytes()
+        digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        if hashlib.sha256(body).digest() != digest:
+            aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
+            path.replace(aside)
+            LOG.warning(
+                "%s does not match its checksum: set aside as %s, training starts again", path, aside.name
+            )
+            return
+        state = torch.load(io.BytesIO(body), map_location=self.device, weights_only=True)
+        if state["settings"] != asdict(self.settings):
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

