@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from bench.claim import write_claim
 from bench.cells import CellJob
+from bench.claim import write_claim
 from bench.curves import certified_curves, envelopes
 from bench.files import plain
 from bench.plots import draw_run
