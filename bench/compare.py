@@ -139,9 +139,8 @@ def chosen_suite(options: argparse.Namespace) -> Suite:
         "norms": check_norms(options.norms or suite.norms),
         "seeds": tuple(dict.fromkeys(options.seeds or suite.seeds)),
     }
-    if options.methods:
-        suite = suite.with_methods(options.methods)
-    return dataclasses.replace(suite, **changes)
+    suite = dataclasses.replace(suite, **changes)
+    return suite.with_methods(options.methods) if options.methods else suite
 
 
 def chosen_resources(options: argparse.Namespace, suite: Suite) -> Resources:

@@ -104,8 +104,15 @@ class Suite:
         return {entry.name: entry.family for entry in self.methods if entry.family}
 
     def with_methods(self, names: Iterable[str]) -> "Suite":
-        """Keep the named entries; a registered method that has no entry joins with its default settings."""
-        entries = {entry.name: entry for entry in self.methods}
+        """Keep the named entries; a registered method that has no entry joins with its default settings.
+
+        An entry kept to other data sets than the suite's joins all the same: it was asked for.
+        """
+        taking_part = {entry.name for _, entry in self.pairs()}
+        entries = {
+            entry.name: entry if entry.name in taking_part else dataclasses.replace(entry, datasets=())
+            for entry in self.methods
+        }
         chosen = []
         for name in dict.fromkeys(names):
             if name not in entries and name not in registered_methods():

@@ -7,7 +7,7 @@ Pfrommer, Anderson, Piet, Sojoudi (NeurIPS 2023), section 4.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,8 +15,10 @@ from torch.nn import functional
 
 from fcnn.certificates import DUAL_ORDER, check_norm
 from fcnn.classifier import FeatureConvexClassifier
+from fcnn.feature_maps import Identity
 
 TINY = 1e-12
+LEVEL_STEPS = 15
 
 
 @dataclass(frozen=True)
@@ -51,26 +53,35 @@ class RadiusLoss:
     radii: norm -> radius r to aim for; an input of radius rho adds weight x softplus(sharpness (1 - rho / r)) /
     sharpness, close to weight x max(0, 1 - rho / r). Inputs that are not sensitive add the same for the distance by
     which they should be rejected when ``other_share`` > 0 (their score is -margin, so -rho): it keeps the classes'
-    recalls in balance.
+    recalls in balance. box_radii: the same for the tangent's radius inside [0, 1]^d, where a coordinate has only so
+    much room: rho / r is then margin / (most that a move of norm r inside the box takes from the tangent), which is 1
+    exactly where the radius is r.
     """
 
     radii: Mapping[str, float]
     weight: float = 1.0
     sharpness: float = 5.0
     other_share: float = 0.0
+    box_radii: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_weights(self.radii)
+        _check_weights(self.box_radii)
 
     def __call__(self, model: FeatureConvexClassifier, x: Tensor, y: Tensor, done: float) -> Tensor:
         score, gradient = score_and_gradient(model, x)
         loss = functional.binary_cross_entropy_with_logits(score, y)
         side = 2 * y - 1
         share = torch.where(y > 0.5, 1.0, self.other_share)
-        for norm, target in self.radii.items():
-            radius = signed_radius(model, score, gradient, norm)
-            hinge = functional.softplus(self.sharpness * (1 - side * radius / target)) / self.sharpness
-            loss = loss + self.weight * (share * hinge).mean() / len(self.radii)
+        shares_of_target = [
+            signed_radius(model, score, gradient, norm) / target for norm, target in self.radii.items()
+        ] + [
+            score / box_decrease(model, x, gradient, norm, target).clamp(min=TINY)
+            for norm, target in self.box_radii.items()
+        ]
+        for reached in shares_of_target:
+            hinge = functional.softplus(self.sharpness * (1 - side * reached)) / self.sharpness
+            loss = loss + self.weight * (share * hinge).mean() / len(shares_of_target)
         return loss
 
 
@@ -88,6 +99,46 @@ def signed_radius(model: FeatureConvexClassifier, score: Tensor, gradient: Tenso
     """Return score / (Lip_p ||gradient||_{p*}), (N,): the closed-form radius where the score is positive."""
     size = torch.linalg.vector_norm(gradient, ord=DUAL_ORDER[norm], dim=1)
     return score / (model.feature_map.lipschitz(norm) * size).clamp(min=TINY)
+
+
+def box_decrease(
+    model: FeatureConvexClassifier, x: Tensor, gradient: Tensor, norm: str, radius: float
+) -> Tensor:
+    """Return the most (N,) that a move of norm <= radius inside [0, 1]^d takes from the tangent at x (N, *shape).
+
+    Exact for Identity; for other maps that act on each coordinate alone no less than the exact value. Differentiable
+    in the gradient (N, k); the best move is held fixed meanwhile, which leaves the derivative right (envelope
+    theorem). Raises ValueError for a feature map that mixes coordinates.
+    """
+    feature_map, x = model.feature_map, x.flatten(1)
+    weights = feature_map.tangent_decrease_weights(gradient)
+    if weights is None:
+        raise ValueError(
+            f"{type(feature_map).__name__} mixes coordinates, so there is no box radius to train for: use radii instead"
+        )
+    rooms = torch.maximum(x, 1 - x)
+    if type(feature_map) is Identity:
+        rooms = torch.where(gradient.detach() > 0, x, 1 - x)
+    return (weights * farthest_move(weights.detach(), rooms, norm, radius)).sum(dim=1)
+
+
+def farthest_move(weights: Tensor, rooms: Tensor, norm: str, radius: float) -> Tensor:
+    """Return the m (N, d), 0 <= m <= rooms, ||m||_p <= radius, that maximises weights . m; all (N, d), >= 0."""
+    if norm == "linf":
+        return rooms.clamp(max=radius)
+    if norm == "l1":
+        order = weights.argsort(dim=1, descending=True)
+        filled = rooms.gather(1, order).cumsum(dim=1).clamp(max=radius)
+        moves = filled.diff(dim=1, prepend=torch.zeros_like(filled[:, :1]))
+        return torch.zeros_like(moves).scatter(1, order, moves)
+    # min(level x weight, room), the level rising from below until the free coordinates spend what the full ones leave.
+    level = torch.zeros_like(weights[:, :1])
+    for _ in range(LEVEL_STEPS):
+        full = level * weights >= rooms
+        left = radius**2 - torch.where(full, rooms, 0.0).square().sum(dim=1, keepdim=True)
+        steepness = torch.where(full, 0.0, weights).square().sum(dim=1, keepdim=True)
+        level = torch.maximum(level, (left.clamp(min=0) / steepness.clamp(min=TINY)).sqrt())
+    return torch.minimum(level * weights, rooms)
 
 
 def median_radius(model: FeatureConvexClassifier, x: Tensor, y: Tensor, norm: str) -> float:

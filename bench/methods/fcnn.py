@@ -24,7 +24,8 @@ class FCNNSettings:
     architecture, hidden, passthrough: ``mlp``; convnet: arguments of ConvexConvNet for ``convnet``.
     centred: whether the identity map subtracts the training mean, as the paper does; centered_abs always does.
     gradient_weights: norm -> weight of the gradient regulariser for radii in that norm.
-    radius_targets: norm -> radius to train for; when given, the radius loss replaces the regulariser.
+    radius_targets, box_targets: norm -> radius to train for, closed-form and inside [0, 1]^d; when either is given, the
+    radius loss replaces the regulariser.
     keep_best: keep the epoch with the best median radius in this norm on validation data; "" keeps the last.
     certificates: which curves to issue, as certificate:domain.
     """
@@ -37,6 +38,7 @@ class FCNNSettings:
     centred: bool = True
     gradient_weights: dict[str, float] = field(default_factory=lambda: {"l2": 0.01})
     radius_targets: dict[str, float] = field(default_factory=dict)
+    box_targets: dict[str, float] = field(default_factory=dict)
     radius_weight: float = 1.0
     other_share: float = 0.0
     keep_best: Literal["", "l1", "l2", "linf"] = ""
@@ -122,8 +124,11 @@ class FCNN(Method):
 
     def _loss(self) -> Loss:
         settings = self.settings
-        if settings.radius_targets:
+        if settings.radius_targets or settings.box_targets:
             return RadiusLoss(
-                settings.radius_targets, settings.radius_weight, other_share=settings.other_share
+                settings.radius_targets,
+                settings.radius_weight,
+                other_share=settings.other_share,
+                box_radii=settings.box_targets,
             )
         return RegularisedLoss(settings.gradient_weights)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.compare import main
+from bench.compare import chosen_suite, main, parser
 from bench.lock import FolderLock
 from bench.rows import PREDICTION_COLUMNS, RADII_COLUMNS, without_timing
 
@@ -189,3 +189,11 @@ def test_the_list_names_suites_methods_and_data_sets(capsys):
     said = capsys.readouterr().out
     for word in ("quick", "fcnn", "digits_38", "Pfrommer"):
         assert word in said
+
+
+def test_an_entry_of_other_data_sets_joins_when_it_is_named(tmp_path):
+    suite = tmp_path / "kept.toml"
+    suite.write_text(SUITE + 'datasets = ["breast_cancer"]\n')
+    for words, expected in (([], {"fcnn"}), (["--methods", "fcnn", "fcnn_wide"], {"fcnn", "fcnn_wide"})):
+        chosen = chosen_suite(parser().parse_args(["--suite", str(suite), *words]))
+        assert {entry.name for _, entry in chosen.pairs()} == expected

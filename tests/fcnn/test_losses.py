@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from fcnn.certificates import NORMS, closed_form
+from fcnn.certificates import NORMS, closed_form, in_domain
 from fcnn.classifier import FeatureConvexClassifier
 from fcnn.feature_maps import CenteredAbs, Identity
-from fcnn.losses import RadiusLoss, RegularisedLoss, median_radius, score_and_gradient
+from fcnn.losses import RadiusLoss, RegularisedLoss, box_decrease, median_radius, score_and_gradient
 from fcnn.networks import ConvexMLP
 from fcnn.training import TrainSettings, train
 
@@ -29,6 +29,7 @@ LOSSES = [
     RegularisedLoss({"linf": 0.3}, sensitive_only=True),
     RadiusLoss({"l1": 0.4}),
     RadiusLoss({"l2": 0.4, "linf": 0.2}, weight=2.0, other_share=0.5),
+    RadiusLoss({"l2": 0.4}, box_radii={"l1": 0.7, "l2": 0.5, "linf": 0.3}),
 ]
 
 
@@ -78,6 +79,42 @@ def test_training_for_the_radius_raises_it(norm):
         train(model, loss, (x, y), settings, seed=0, after_step=model.project)
         medians.append(median_radius(model, x, y, norm))
     assert medians[1] > 1.05 * medians[0]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_box_decrease_at_the_box_radius_is_the_margin(norm):
+    model = classifier()
+    x = batch()[0]
+    margin, gradient = model.tangent(x)
+    caps = torch.where(gradient > 0, x, 1 - x)
+    # Half of what the whole box takes, so that the radius is finite.
+    margin = (gradient.abs() * caps).sum(dim=1) / 2
+    radii = in_domain(margin, gradient.abs(), caps, norm)
+    for row, radius in enumerate(radii.tolist()):
+        taken = box_decrease(model, x[row : row + 1], gradient[row : row + 1], norm, radius)
+        assert taken.item() == pytest.approx(margin[row].item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_training_for_the_box_radius_raises_it(norm):
+    x, y = batch(200)
+    y = (x.sum(dim=1) > 2.5).double()
+    settings = TrainSettings(epochs=60, batch_size=50, learning_rate=0.01)
+    medians = []
+    for loss in (RegularisedLoss({}), RadiusLoss({}, weight=5.0, box_radii={norm: 2.0})):
+        model = classifier()
+        train(model, loss, (x, y), settings, seed=0, after_step=model.project)
+        medians.append(model.certify(x[y == 1], (norm,), "in_domain")[norm].clamp(max=5.0).median())
+    assert medians[1] > 1.05 * medians[0]
+
+
+def test_a_map_that_mixes_coordinates_has_no_box_radius_to_train_for():
+    class Mixing(Identity):
+        def tangent_decrease_weights(self, gradient):
+            return None
+
+    with pytest.raises(ValueError, match="Mixing mixes coordinates"):
+        RadiusLoss({}, box_radii={"l2": 1.0})(classifier(Mixing()), *batch(), 0.0)
 
 
 @pytest.mark.parametrize("norm", NORMS)
