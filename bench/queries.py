@@ -1,0 +1,251 @@
+"""python -m bench.queries OUT: is the network of a finished run robust at given radii? Branch and bound answers.
+
+Every query is a sensitive test input and a radius; the answer is robust, not robust, or timeout when the seconds are
+over. This is how complete verifiers are compared; radii per input are the business of the method alpha_beta_crown.
+Answers are written as they come: the same command goes on where it was cut. Exit codes: 0 done; 2 bad usage.
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from baselines.branch_and_bound import Budget, Search, Status, UnsupportedNetwork, to_chain, verify
+from baselines.branch_and_bound.chain import Chain
+from bench.contract import NORMS, check_norms
+from bench.data import Dataset
+from bench.errors import Parser, UsageError
+from bench.falsify import load_method
+from bench.files import DamagedFileError
+from bench.runner import DataRequest, cached_dataset
+from bench.store import Store
+
+ANSWERS = "queries.csv"
+# Most queries are easy: they are decided in one batch, with so few sub-domains each, before the clock starts.
+EASY = Budget(max_domains=40)
+# The clock ends a hard query, not the number of its sub-domains; bounds are tightened on the shallow ones.
+NO_LIMIT = 10**9
+HARD_SEARCH = Search(refine_depth=8)
+UNIT = ["network", "norm", "domain", "radius"]
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What is asked of each network: the radii in each norm, the domain, how many inputs, seconds per query."""
+
+    radii: dict[str, tuple[float, ...]]
+    domain: str = "box"
+    inputs: int = 20
+    seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class Network:
+    """The trained network of one cell, as affine layers and ReLUs, and a name that changes with its weights."""
+
+    method: str
+    chain: Chain
+    fingerprint: str
+
+
+def answer(
+    network: Network, x: torch.Tensor, index: np.ndarray, norm: str, radius: float, queries: Queries
+) -> pd.DataFrame:
+    """Return one row per input of x (N, *shape): its index, the answer, sub-domains bounded and seconds."""
+    torch.set_num_threads(1)
+    begin = time.perf_counter()
+    easy = verify(network.chain, x, radius, norm, queries.domain, EASY)
+    status, domains = easy.status.copy(), easy.domains.copy()
+    seconds = np.full(len(x), (time.perf_counter() - begin) / len(x))
+    budget = Budget(NO_LIMIT, queries.seconds)
+    for row in np.flatnonzero(status == Status.TIMEOUT):
+        begin = time.perf_counter()
+        hard = verify(network.chain, x[row : row + 1], radius, norm, queries.domain, budget, HARD_SEARCH)
+        status[row], domains[row] = hard.status[0], domains[row] + hard.domains[0]
+        seconds[row] += time.perf_counter() - begin
+    return pd.DataFrame(
+        {
+            "method": network.method,
+            "network": network.fingerprint,
+            "norm": norm,
+            "domain": queries.domain,
+            "radius": radius,
+            "index": index,
+            "answer": [str(value) for value in status],
+            "domains": domains,
+            "seconds": seconds.round(3),
+        }
+    )
+
+
+def ask(
+    out: Path, data: Dataset, methods: Sequence[str], seed: int, queries: Queries, jobs: int
+) -> pd.DataFrame:
+    """Answer all queries of the networks of these cells, those of an earlier call excepted; write and return them."""
+    store = Store(out)
+    networks = [load_network(store, data, method, seed) for method in methods]
+    done = _earlier(out / ANSWERS)
+    calls = [
+        joblib.delayed(answer)(network, x, index, norm, radius, queries)
+        for network in networks
+        for x, index in [chosen_inputs(network, data, queries.inputs)]
+        for norm, radii in queries.radii.items()
+        for radius in radii
+        if not _answered(done, network, norm, radius, queries, index)
+    ]
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+    for rows in tqdm(parallel(calls), total=len(calls), desc="queries", disable=None):
+        done = pd.concat([done, rows]).drop_duplicates([*UNIT, "index"], keep="last")
+        store.write_table(ANSWERS, done.sort_values(["method", *UNIT, "index"]))
+    current = {network.fingerprint for network in networks}
+    return done[done["network"].isin(current) & (done["domain"] == queries.domain)]
+
+
+def load_network(store: Store, data: Dataset, method_id: str, seed: int) -> Network:
+    """Rebuild the network of a finished cell; raise UsageError when branch and bound cannot read it."""
+    try:
+        method = load_method(store, data, data.name, method_id, seed)
+    except DamagedFileError as error:
+        raise UsageError(
+            f"no finished cell of {method_id!r} on {data.name!r}, seed {seed}, in {str(store.out)!r} ({error}): "
+            "run it first with python -m bench.compare"
+        ) from error
+    try:
+        chain = to_chain(method.model, data.input_shape)
+    except UnsupportedNetwork as error:
+        raise UsageError(f"branch and bound cannot read the network of {method_id!r}: {error}") from error
+    weights = b"".join(tensor.cpu().numpy().tobytes() for tensor in method.state().values())
+    return Network(method_id, chain, hashlib.sha256(weights).hexdigest()[:16])
+
+
+def chosen_inputs(network: Network, data: Dataset, count: int) -> tuple[torch.Tensor, np.ndarray]:
+    """Return the first ``count`` sensitive test inputs that the network calls sensitive, and their indices."""
+    index = np.flatnonzero(data.y_test == 1)
+    x = torch.from_numpy(data.x_test[index])
+    right = (network.chain.score(x.flatten(1).double()) > 0).numpy()
+    return x[right][:count], index[right][:count]
+
+
+def summarise(answers: pd.DataFrame) -> str:
+    """Return a table, one line per method and norm: robust + not robust of those asked, and the share decided."""
+    lines = []
+    for (method, domain), mine in answers.groupby(["method", "domain"], sort=False):
+        lines.append(f"{method}, domain {domain}: robust + not robust of asked")
+        for norm, rows in mine.groupby("norm", sort=False):
+            lines.append(f"  {norm:5}" + "".join(_at_radius(*group) for group in rows.groupby("radius")))
+        decided = (mine["answer"] != Status.TIMEOUT).sum()
+        lines.append(f"  decided: {decided} of {len(mine)} ({decided / len(mine):.0%})")
+    return "\n".join(lines)
+
+
+def _at_radius(radius: float, rows: pd.DataFrame) -> str:
+    robust, wrong = ((rows["answer"] == status).sum() for status in (Status.ROBUST, Status.NOT_ROBUST))
+    return f"  @{radius:g}: {robust}+{wrong}/{len(rows)}"
+
+
+def _earlier(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*UNIT, "method", "index"])
+
+
+def _answered(
+    done: pd.DataFrame, network: Network, norm: str, radius: float, queries: Queries, index: np.ndarray
+) -> bool:
+    """Whether an earlier call has answered this radius for all these inputs; a timeout may deserve more seconds."""
+    unit = (network.fingerprint, norm, queries.domain, radius)
+    rows = done[(done[UNIT] == list(unit)).all(axis=1)]
+    return set(index) <= set(rows["index"])
+
+
+def _radii(words: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """Parse NORM=R,R,...; raise UsageError for anything else."""
+    radii = {}
+    for word in words:
+        norm, _, listed = word.partition("=")
+        check_norms([norm])
+        try:
+            radii[norm] = tuple(float(radius) for radius in listed.split(","))
+        except ValueError:
+            raise UsageError(f"--radii {word!r}: write NORM=R,R,..., for example l2=0.5,1,1.5") from None
+        if not all(0 < radius < float("inf") for radius in radii[norm]):
+            raise UsageError(f"--radii {word!r}: radii must be positive numbers")
+    return radii
+
+
+def parser() -> Parser:
+    """Describe the command line."""
+    top = Parser(
+        prog="python -m bench.queries",
+        description="Ask branch and bound whether the networks of a finished run are robust at given radii.",
+    )
+    add = top.add_argument
+    add("out", type=Path, metavar="OUT", help="output folder of a run")
+    add("--dataset", required=True, metavar="NAME", help="data set of the run")
+    add(
+        "--methods",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="methods of the run, as named in its tables",
+    )
+    add(
+        "--radii",
+        nargs="+",
+        required=True,
+        metavar="NORM=R,R,...",
+        help=f"radii to ask about, per norm ({', '.join(NORMS)})",
+    )
+    add(
+        "--domain",
+        choices=["free", "box"],
+        default="box",
+        help="where perturbed inputs may lie (default: box)",
+    )
+    add("--inputs", type=int, default=20, metavar="N", help="sensitive test inputs (default: 20)")
+    add("--seconds", type=float, default=30.0, metavar="S", help="time limit of a query (default: 30)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the cells (default: 0)")
+    add("--data-dir", type=Path, metavar="DIR", help="where the run's data sets are")
+    add("--sensitive", metavar="CLASS", help="sensitive class, if the run was given one")
+    add(
+        "--jobs",
+        type=int,
+        default=os.cpu_count(),
+        metavar="N",
+        help="queries at a time (default: one per core)",
+    )
+    return top
+
+
+def _checked(options: argparse.Namespace) -> argparse.Namespace:
+    for name in ("inputs", "jobs", "seconds"):
+        if not getattr(options, name) > 0:
+            raise UsageError(f"--{name} {getattr(options, name)}: give a number > 0")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, ask, print the table and return the exit code."""
+    try:
+        options = _checked(parser().parse_args(arguments))
+        queries = Queries(_radii(options.radii), options.domain, options.inputs, options.seconds)
+        data = cached_dataset(DataRequest(options.dataset, options.data_dir, options.sensitive))
+        answers = ask(options.out, data, options.methods, options.seed, queries, options.jobs)
+    except UsageError as error:
+        print(f"bench.queries: {error}", file=sys.stderr)
+        return 2
+    print(summarise(answers))
+    print(f"Answers: {options.out / ANSWERS}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Robust or not at given radii: answers against brute force in the plane, resuming, bad input."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from bench import queries
+from bench.compare import main as compare
+from bench.data import load_dataset
+from bench.falsify import load_method
+from bench.store import Store
+
+SUITE = """
+datasets = ["circles"]
+norms = ["linf"]
+[[methods]]
+method = "crown"
+settings = { hidden = [12], train = { epochs = 30, batch_size = 32 } }
+[[methods]]
+method = "linf_distance"
+settings.train.epochs = 1
+"""
+ASKED = ["--dataset", "circles", "--methods", "crown", "--jobs", "1", "--inputs", "6"]
+RADII = ["--radii", "l1=0.05,0.3", "l2=0.05,0.3", "linf=0.05,0.3"]
+ORDER = {"l1": 1, "l2": 2, "linf": float("inf")}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("queries")
+    (folder / "suite.toml").write_text(SUITE)
+    assert compare(["--suite", str(folder / "suite.toml"), "--out", str(folder / "out"), "--jobs", "1"]) == 0
+    return folder / "out"
+
+
+@pytest.mark.parametrize("domain", ["free", "box"])
+def test_answers_agree_with_the_least_score_on_a_fine_grid(out, domain, capsys):
+    assert queries.main([str(out), *ASKED, *RADII, "--domain", domain]) == 0
+    assert "decided: 36 of 36 (100%)" in capsys.readouterr().out
+    data = load_dataset("circles")
+    model = load_method(Store(out), data, "circles", "crown", 0).model.double()
+    steps = torch.linspace(-1, 1, 401, dtype=torch.float64)
+    moves = torch.cartesian_prod(steps, steps)
+    answers = pd.read_csv(out / queries.ANSWERS)
+    answers = answers[answers["domain"] == domain]
+    assert set(answers["answer"]) == {"robust", "not_robust"}
+    for row in answers.itertuples():
+        x = torch.from_numpy(data.x_test[row.index]).double()
+        inside = torch.linalg.vector_norm(moves, ord=ORDER[row.norm], dim=1) <= 1
+        points = x + row.radius * moves[inside]
+        if domain == "box":
+            points = points[((points >= 0) & (points <= 1)).all(dim=1)]
+        least = model(points).min().item()
+        assert (least > 0) == (row.answer == "robust")
+
+
+def test_a_second_call_asks_nothing_again(out, monkeypatch):
+    words = [str(out), *ASKED, "--radii", "l2=0.1"]
+    assert queries.main(words) == 0
+    before = (out / queries.ANSWERS).read_bytes()
+    monkeypatch.setattr(queries, "answer", lambda *_: pytest.fail("asked an answered query"))
+    assert queries.main(words) == 0
+    assert (out / queries.ANSWERS).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([*ASKED, "--radii", "l2"], "write NORM=R,R"),
+        ([*ASKED, "--radii", "l2=-1"], "positive"),
+        ([*ASKED, "--radii", "l3=1"], "'l3'"),
+        ([*ASKED, "--radii", "l2=1", "--seconds", "0"], "--seconds 0.0"),
+        ([*ASKED, "--radii", "l2=1", "--seed", "7"], "no finished cell of 'crown'"),
+        (
+            ["--dataset", "circles", "--methods", "linf_distance", "--radii", "l2=1"],
+            "cannot read the network",
+        ),
+    ],
+    ids=["no radius", "negative", "norm", "seconds", "cell", "network"],
+)
+def test_bad_input_is_one_line_and_exit_code_2(out, words, message, capsys):
+    assert queries.main([str(out), *words]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
