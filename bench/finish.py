@@ -1,6 +1,6 @@
 """From finished cells to what a reader opens: merged tables, curves, summary, figures, run.json."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from bench.plots import draw_run
 from bench.provenance import RunClock, run_record
 from bench.report import write_report
 from bench.runner import Resources
-from bench.store import CURVES, SUMMARY, Store
+from bench.store import CURVES, SUMMARY, CellFolder, Store
 from bench.suite import Suite
 from bench.summary import summarise
 from bench.summary_text import render_summary
@@ -24,20 +24,34 @@ def finish_run(
     store: Store, suite: Suite, jobs: Sequence[CellJob], resources: Resources, clock: RunClock
 ) -> str:
     """Write everything but the cells themselves into the output folder; return the text for the terminal."""
-    radii, predictions = store.merge(job.folder for job in jobs)
+    configuration = {**plain(suite), "sensitive": jobs[0].data.sensitive, "resources": plain(resources)}
+    folders = [job.folder for job in jobs]
+    return finish_cells(store, folders, configuration, method_metadata(suite), clock, jobs[0].data.data_dir)
+
+
+def finish_cells(
+    store: Store,
+    cells: Sequence[CellFolder],
+    configuration: Mapping[str, Any],
+    methods: Mapping[str, Mapping[str, Any]],
+    clock: RunClock,
+    data_dir: Path | None,
+) -> str:
+    """As ``finish_run``, for finished cells of any origin.
+
+    configuration: what run.json records; its ``radii``, if any, are named in the summary. methods: by id, in the order
+    of the legends, see ``method_metadata``.
+    """
+    radii, predictions = store.merge(cells)
     curves = certified_curves(radii)
-    store.write_table(CURVES, pd.concat([curves, envelopes(curves, suite.families())], ignore_index=True))
-    summary = summarise(radii, predictions, suite.radii)
+    families = {name: method["family"] for name, method in methods.items() if method["family"]}
+    store.write_table(CURVES, pd.concat([curves, envelopes(curves, families)], ignore_index=True))
+    summary = summarise(radii, predictions, configuration.get("radii"))
     store.write_table(SUMMARY, summary)
-    configuration = {
-        **plain(suite),
-        "sensitive": jobs[0].data.sensitive,
-        "resources": plain(resources),
-    }
-    store.write_run(run_record(configuration, method_metadata(suite), radii, clock))
+    store.write_run(run_record(configuration, methods, radii, clock))
     write_claim(store.out)
     figures = draw_run(store.out)
-    report = write_report(store.out, jobs[0].data.data_dir)
+    report = write_report(store.out, data_dir)
     return f"{render_summary(summary)}\n\n{closing_lines(store.out, report, figures)}"
 
 

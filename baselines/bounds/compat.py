@@ -77,8 +77,8 @@ def float64_by_default() -> Iterator[None]:
 def _quiet_import() -> Iterator[None]:
     """Undo the logging handlers and warning filters that the import installs for the whole process."""
     handlers = logging.root.handlers[:]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    # Recorded and dropped: a filter would not do, because the import sets filters of its own.
+    with warnings.catch_warnings(record=True):
         yield
     logging.root.handlers[:] = handlers
 

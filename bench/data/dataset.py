@@ -21,7 +21,8 @@ class Dataset:
 
     ``x_*``: float32 in [0, 1], images (N, C, H, W), tables (N, d). ``y_*``: (N,) int64, 1 = sensitive.
     ``classes``: names of the sensitive and of the other class. ``source``: where it came from.
-    ``sha256``: hash of the arrays, so that results can be tied to their data.
+    ``sha256``: hash of the arrays, so that results can be tied to their data. ``place``: the sensitive class's among
+    the two labels in increasing order, as in the logits of a classifier trained on them; 1 where there are more labels.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Dataset:
     x_test: np.ndarray = field(repr=False)
     y_test: np.ndarray = field(repr=False)
     feature_names: tuple[str, ...] | None = field(default=None, repr=False)
+    place: int = 1
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -68,6 +70,7 @@ def assemble(raw: RawData, name: str, title: str, sensitive: str | int) -> Datas
         source=raw.origin,
         sha256=content_hash(arrays),
         feature_names=raw.feature_names,
+        place=raw.labels.index(label) if len(raw.labels) == 2 else 1,
         **arrays,
     )
 

@@ -1,0 +1,1 @@
+"""Certificates for a trained network that the user brings: see ``python -m bench.certify --help``."""
