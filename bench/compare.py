@@ -114,7 +114,11 @@ def parser() -> Parser:
 
 def compare(options: argparse.Namespace, interrupts: Interrupts) -> int:
     """Run what the options ask for; raise UsageError before anything is started if they make no sense."""
-    suite = chosen_suite(options)
+    return run_suite(chosen_suite(options), options, interrupts)
+
+
+def run_suite(suite: Suite, options: argparse.Namespace, interrupts: Interrupts) -> int:
+    """Run a suite with the command line's folders and resources; return the exit code."""
     resources = chosen_resources(options, suite)
     requests = {name: DataRequest(name, options.data_dir, options.sensitive) for name in suite.datasets}
     store = Store(options.out or DEFAULT_OUT / safe_name(suite.name))

@@ -1,0 +1,261 @@
+"""What the experiments share: one command line, resumable units of work, and what they leave in their folder.
+
+::
+
+    OUT/rows.csv  OUT/run.json  OUT/figures/*.{png,pdf}      OUT/units/*.json: finished units, read back when run again
+
+An experiment whose rows are certified radii is a suite and leaves what a suite leaves (:mod:`bench.store`), and its
+figures besides.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from bench.code_version import code_version
+from bench.compare import chosen_devices, run_suite
+from bench.compare import parser as compare_parser
+from bench.errors import Parser, UsageError
+from bench.files import (
+    SCHEMA_VERSION,
+    DamagedFileError,
+    checksum,
+    plain,
+    safe_name,
+    seal,
+    unseal,
+    write_atomic,
+)
+from bench.interrupts import Interrupted, Interrupts
+from bench.lock import FolderLock
+from bench.plots import house_look, save_figure
+from bench.provenance import RunClock, code_commit, hardware, versions
+from bench.settings import from_table
+from bench.store import FIGURES, RUN, Store
+from bench.suite import Suite
+
+ROWS = "rows.csv"
+UNITS = "units"
+Rows = list[dict[str, Any]]
+
+
+class FailedCells(RuntimeError):
+    """Some cells of an experiment's suite failed; the others are saved."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line of every experiment. run: a finished run of the suite, for what is read off its rows."""
+
+    out: Path
+    data_dir: Path | None = None
+    seeds: tuple[int, ...] = (0,)
+    jobs: int | None = None
+    device: str = "auto"
+    reduced: bool = False
+    fresh: bool = False
+    run: Path | None = None
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device, the first of several; raises UsageError where the machine has no such one."""
+        return torch.device(chosen_devices(self.device)[0])
+
+    @property
+    def workers(self) -> int:
+        """How many units to work on at a time: one per core unless told otherwise, one on a GPU."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.jobs or (1 if self.torch_device.type == "cuda" else cores)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Name and heading of an experiment. reduced: how its reduced form falls short, for titles; "" if it does not."""
+
+    name: str
+    title: str
+    reduced: str
+
+    def shortfall(self, options: Options) -> str:
+        """How a run with these options falls short of the full one; "" if it does not."""
+        return self.reduced if options.reduced else ""
+
+    def heading(self, options: Options) -> str:
+        """The title of a figure; a reduced run says so."""
+        shortfall = self.shortfall(options)
+        return f"{self.title}\nreduced: {shortfall}" if shortfall else self.title
+
+
+def command(
+    experiment: Experiment,
+    run: Callable[[Options], Sequence[Path]],
+    description: str,
+    arguments: Sequence[str] | None,
+) -> int:
+    """Parse the command line, run the experiment, name its files; return the exit code, as bench.compare does."""
+    try:
+        for path in run(parse(experiment.name, description, arguments)):
+            print(path)
+    except UsageError as error:
+        print(f"bench.experiments.{experiment.name}: {error}", file=sys.stderr)
+        return 2
+    except FailedCells as error:
+        print(f"bench.experiments.{experiment.name}: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, Interrupted) as interrupted:
+        print("\nInterrupted. Run the same command again to go on.", file=sys.stderr)
+        return getattr(interrupted, "exit_code", 130)
+    return 0
+
+
+def parse(name: str, description: str, arguments: Sequence[str] | None) -> Options:
+    """Return the options of an experiment; raise UsageError for what makes no sense."""
+    parser = Parser(prog=f"python -m bench.experiments.{name}", description=description.splitlines()[0])
+    add_options(parser, Path("out") / "experiments" / name)
+    return to_options(parser.parse_args(arguments))
+
+
+def to_options(parsed: argparse.Namespace) -> Options:
+    """Return the options in what ``add_options`` has parsed."""
+    return Options(**{**vars(parsed), "seeds": tuple(dict.fromkeys(parsed.seeds))})
+
+
+def add_options(parser: argparse.ArgumentParser, out: Path) -> None:
+    """Declare the options that every experiment takes."""
+    add = parser.add_argument
+    add("--out", type=Path, default=out, metavar="DIR", help=f"output folder (default: {out})")
+    add("--data-dir", type=Path, metavar="DIR", help="folder with NAME.npz files or image folders")
+    add("--seeds", nargs="+", type=int, default=(0,), metavar="N", help="seeds of training (default: 0)")
+    add("--jobs", type=_positive, metavar="N", help="units at a time (default: one per core, 1 on a GPU)")
+    add("--device", default="auto", metavar="auto|cpu|cuda[:i]", help="where to compute (default: auto)")
+    add("--reduced", action="store_true", help="the sizes of paper_cpu: minutes on two cores")
+    add("--fresh", action="store_true", help="compute everything again")
+    add("--run", type=Path, metavar="DIR", help="finished run of bench.compare that 'runtime' reads")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number >= 1")
+    return int(text)
+
+
+def run_units(
+    experiment: Experiment,
+    options: Options,
+    units: Mapping[str, tuple[Any, ...]],
+    work: Callable[..., Rows],
+) -> pd.DataFrame:
+    """Call ``work(*arguments)`` for each named unit, several at a time, and return all their rows.
+
+    A unit's rows are stored when it ends; the next call with the same arguments, code and versions reads them back.
+    """
+    Store(options.out).prepare()
+    folder = options.out / UNITS
+    folder.mkdir(exist_ok=True)
+    code = code_version(f"bench.experiments.{experiment.name}")
+    paths = {name: folder / f"{safe_name(name)}.json" for name in units}
+    keys = {name: _unit_key(name, arguments, code) for name, arguments in units.items()}
+    with FolderLock(options.out):
+        todo = [name for name in units if options.fresh or _read_unit(paths[name], keys[name]) is None]
+        jobs = min(options.workers, max(1, len(todo)))
+        pool = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+        with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+            done = pool(joblib.delayed(_work)(work, units[name], paths[name], keys[name]) for name in todo)
+            for _ in tqdm(done, total=len(todo), desc=experiment.name, disable=None):
+                pass
+    return pd.DataFrame([row for name in units for row in _read_unit(paths[name], keys[name]) or []])
+
+
+def _work(work: Callable[..., Rows], arguments: tuple[Any, ...], path: Path, key: str) -> None:
+    torch.set_num_threads(1)
+    write_atomic(path, seal({"key": key, "rows": work(*arguments)}))
+
+
+def _unit_key(name: str, arguments: tuple[Any, ...], code: str) -> str:
+    determines = [SCHEMA_VERSION, name, plain(arguments), code, torch.__version__, np.__version__]
+    return hashlib.sha256(json.dumps(determines).encode()).hexdigest()
+
+
+def _read_unit(path: Path, key: str) -> Rows | None:
+    """Rows of a finished unit; None where there is none, one of other arguments or code, or a damaged one."""
+    try:
+        record = unseal(path.read_bytes())
+    except (OSError, DamagedFileError):
+        return None
+    return record["rows"] if record["key"] == key else None
+
+
+def finish(
+    experiment: Experiment,
+    options: Options,
+    rows: pd.DataFrame,
+    figures: Mapping[str, Callable[[], Figure]],
+    settings: Mapping[str, Any],
+    clock: RunClock,
+) -> list[Path]:
+    """Write rows.csv, the figures (name -> function that draws it) and run.json; return the files."""
+    table = rows.to_csv(index=False, lineterminator="\n").encode()
+    write_atomic(options.out / ROWS, table)
+    drawn = draw(options.out, figures)
+    record = {
+        "experiment": experiment.name,
+        "title": experiment.title,
+        "reduced": experiment.shortfall(options),
+        "settings": plain(settings),
+        "seeds": list(options.seeds),
+        "times": clock.times(),
+        "versions": versions(),
+        "hardware": hardware(),
+        "code": code_commit(),
+        "files": {ROWS: {"bytes": len(table), "sha256": checksum(table)}},
+    }
+    write_atomic(options.out / RUN, seal(record))
+    return [options.out / ROWS, options.out / RUN, *drawn]
+
+
+def draw(out: Path, figures: Mapping[str, Callable[[], Figure]]) -> list[Path]:
+    """Draw figures (name -> function that draws it) into OUT/figures, PNG and PDF."""
+    (out / FIGURES).mkdir(parents=True, exist_ok=True)
+    written = []
+    with house_look():
+        for name, figure in figures.items():
+            written += save_figure(figure(), out / FIGURES / name)
+    return written
+
+
+def run_as_suite(
+    experiment: Experiment, options: Options, table: Mapping[str, Any]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Run an experiment whose rows are radii as a suite; return (radii, predictions).
+
+    table: what a suite file holds, without title. Raises FailedCells if a cell failed.
+    """
+    settings = {
+        "name": experiment.name,
+        "title": experiment.title,
+        "reduced": experiment.shortfall(options),
+        "seeds": list(options.seeds),
+        **table,
+    }
+    suite = from_table(Suite, settings, f"experiment {experiment.name}")
+    given = {name: value for name, value in vars(options).items() if name not in ("reduced", "run")}
+    request = argparse.Namespace(**{**vars(compare_parser().parse_args([])), **given})
+    with Interrupts() as interrupts:
+        code = run_suite(suite, request, interrupts)
+    if code != 0:
+        raise FailedCells("some cells failed, see above; run the same command again to go on")
+    _, radii, predictions = Store(options.out).read_run()
+    return radii, predictions
