@@ -9,6 +9,7 @@ usage: ./run_all.sh [WORD] [OPTION ...]
 
   (nothing)   set up, run the quick suite, draw everything, print the summary
   SUITE       the same with another suite: $(suites)
+              after paper and paper_cpu follow the paper's other experiments, into out/SUITE/experiments
   test        set up and run the tests; options go to pytest
   setup       only set up
   --help      this text
@@ -16,6 +17,7 @@ usage: ./run_all.sh [WORD] [OPTION ...]
 Options go to 'python -m bench.compare' (its --help lists them), for example
   ./run_all.sh quick --jobs 2 --out out/mine
   ./run_all.sh mnist_cpu --data-dir DIR
+  ./run_all.sh paper_cpu --data-dir DIR     (--data-dir, --seeds, --jobs, --device and --fresh only)
 
 Setting up makes .venv (unless a virtual environment is active) and installs
 the exact versions of constraints.txt. It happens once: later calls start at
@@ -63,6 +65,17 @@ set_up() {
   echo "$wanted" >"$stamp"
 }
 
+# The suite, then the experiments into its folder. Both see the same options, so only what both know is allowed.
+suite_and_experiments() {
+  local suite=$1 out=out/$1 reduced=() code=0
+  shift
+  if [ "$suite" = paper_cpu ]; then reduced=(--reduced); fi
+  "$python" -m bench.compare --suite "$suite" --out "$out" "$@" || code=$?
+  if [ "$code" -gt 1 ]; then exit "$code"; fi
+  "$python" -m bench.experiments ${reduced[@]+"${reduced[@]}"} --run "$out" --out "$out/experiments" "$@" || code=$?
+  exit "$code"
+}
+
 word=${1:-quick}
 case $word in
   --help | -h) usage; exit 0 ;;
@@ -79,6 +92,9 @@ case $word in
       *) fail "unknown word '$word': choose from test, setup, $(suites | sed 's/ /, /g')" ;;
     esac
     set_up
-    exec "$python" -m bench.compare --suite "$word" "$@"
+    case $word in
+      paper | paper_cpu) suite_and_experiments "$word" "$@" ;;
+      *) exec "$python" -m bench.compare --suite "$word" "$@" ;;
+    esac
     ;;
 esac

@@ -17,6 +17,7 @@ from bench.store import CLAIM, CLAIM_TEXT, CURVES, FIGURES, PREDICTIONS, RADII, 
 RESULTS = Path(__file__).parent.parent / "results"
 MAX_BYTES = 40 * 2**20
 TABLES = (RADII, PREDICTIONS, CURVES, SUMMARY, RUN)
+EXPERIMENTS, ROWS = "experiments", "rows.csv"
 OPTIONAL = (CLAIM, CLAIM_TEXT, "report.html", "radii.csv.gz", "falsify.csv")
 
 
@@ -30,7 +31,7 @@ def publish(out: Path, name: str, results: Path = RESULTS) -> Path:
     if run["outcomes"][Outcome.ERROR]:
         raise UsageError(f"{str(out)!r} has rows with errors: mend and run again before publishing")
     files = [out / table for table in (*TABLES, *OPTIONAL) if (out / table).exists()]
-    files += sorted((out / FIGURES).iterdir())
+    files += sorted((out / FIGURES).iterdir()) + experiment_files(out)
     folder = results / safe_name(name)
     others = sum(
         path.stat().st_size for path in results.rglob("*") if path.is_file() and folder not in path.parents
@@ -42,11 +43,23 @@ def publish(out: Path, name: str, results: Path = RESULTS) -> Path:
         )
     draft = results / f".{folder.name}.part"
     shutil.rmtree(draft, ignore_errors=True)
-    (draft / FIGURES).mkdir(parents=True)
     for path in files:
-        shutil.copyfile(path, draft / path.relative_to(out))
+        copy = draft / path.relative_to(out)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
     shutil.rmtree(folder, ignore_errors=True)
     return draft.rename(folder)
+
+
+def experiment_files(out: Path) -> list[Path]:
+    """Tables and figures of the experiments that were run into the same folder."""
+    kept = (*TABLES, ROWS)
+    return [
+        path
+        for folder in sorted((out / EXPERIMENTS).glob("*/"))
+        for path in (*(folder / name for name in kept), *sorted((folder / FIGURES).glob("*")))
+        if path.is_file()
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

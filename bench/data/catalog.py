@@ -41,6 +41,9 @@ KNOWN = {
     "malware_benign_128": Known(
         "Malware byte plots", "128x128 byte plots, malware (sensitive) or benign; from the data folder", 1
     ),
+    "malimg": Known(
+        "Malimg", "512x512 byte plots, 24 malware families (sensitive) or Allaple.A; from the data folder", 1
+    ),
     "catsdogs_224": Known(
         "Cats-dogs 224", "224x224 RGB, cat (sensitive) or dog; from the data folder", "cat"
     ),

@@ -12,6 +12,7 @@ from bench.data.catalog import KNOWN, Known
 from bench.data.dataset import Dataset, assemble
 from bench.data.downloads import REMOTES, default_cache_dir, download
 from bench.data.embedded import EMBEDDED
+from bench.data.families import is_families, read_families
 from bench.data.folders import read_folder
 from bench.data.npz import OPTIONAL, REQUIRED, read_npz
 from bench.data.raw import RawData, check, reason, restrict
@@ -121,6 +122,8 @@ def _read(
         return EMBEDDED[base]()
     if folder is not None and (folder / f"{base}.npz").exists():
         return read_npz(folder / f"{base}.npz")
+    if folder is not None and is_families(folder / base):
+        return read_families(folder / base).binary()
     if folder is not None and (folder / base).is_dir():
         return read_folder(folder / base)
     for entry in _registered():

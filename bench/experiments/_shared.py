@@ -22,6 +22,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -234,6 +235,13 @@ def draw(out: Path, figures: Mapping[str, Callable[[], Figure]]) -> list[Path]:
         for name, figure in figures.items():
             written += save_figure(figure(), out / FIGURES / name)
     return written
+
+
+def accuracy_line(ax: Axes, rows: pd.DataFrame, **look: Any) -> None:
+    """Draw certified accuracy over the radius from one curve's rows; what is not certified counts as radius 0."""
+    radius = np.sort(rows["radius"].fillna(0.0).to_numpy(dtype=float))
+    share = 1 - np.arange(len(radius)) / len(radius)
+    ax.step(np.append(radius, radius[-1]), np.append(share, 0.0), where="pre", linewidth=1.3, **look)
 
 
 def run_as_suite(

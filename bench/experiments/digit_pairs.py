@@ -1,0 +1,112 @@
+"""All 90 ordered pairs of MNIST digits: clean accuracy and median closed-form radius in each norm, as heat maps.
+
+Rows are the sensitive digit, columns the other one: the two orders of a pair are two problems, since only one of the
+digits is certified and the other's region is convex.
+"""
+
+import sys
+from collections.abc import Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bench.contract import NORMS
+from bench.experiments._shared import Experiment, Options, command, draw, run_as_suite
+from bench.line_styles import NORM_SYMBOLS
+from bench.store import SUMMARY
+
+EXPERIMENT = Experiment(
+    "digit_pairs", "All ordered pairs of MNIST digits", "3 instead of 60 epochs, 200 test inputs"
+)
+DIGITS = range(10)
+# A perceptually uniform map that reads without colour, too.
+COLOURS = "viridis"
+
+
+def run(options: Options) -> list[Path]:
+    """Train and certify every pair, and draw the heat maps."""
+    run_as_suite(EXPERIMENT, options, suite_table(options))
+    summary = pd.read_csv(options.out / SUMMARY)
+    return draw(options.out, {EXPERIMENT.name: lambda: figure(summary, EXPERIMENT.heading(options))})
+
+
+def suite_table(options: Options) -> dict[str, Any]:
+    """One FCNN on each pair, the sensitive digit first; published settings but for the reduction."""
+    training = {
+        "optimizer": "sgd",
+        "learning_rate": 1e-3,
+        "batch_size": 64,
+        "schedule": "exponential",
+        "decay": 0.99,
+    }
+    epochs = 60
+    if options.reduced:
+        training, epochs = {"optimizer": "adam", "learning_rate": 2e-3, "batch_size": 256}, 3
+    settings = {
+        "gradient_weights": {"l2": 0.01},
+        "certificates": ["closed_form:free"],
+        "train": {**training, "epochs": epochs, "crop_padding": 1},
+    }
+    return {
+        "datasets": [f"mnist:{first}-{second}" for first, second in permutations(DIGITS, 2)],
+        "methods": [{"method": "fcnn", "settings": settings}],
+        "test_inputs": 200 if options.reduced else 0,
+    }
+
+
+def figure(summary: pd.DataFrame, heading: str) -> Figure:
+    """Draw balanced accuracy and the median radius in each norm as heat maps."""
+    drawing = Figure(figsize=(8.6, 8.2), layout="constrained")
+    axes = drawing.subplots(2, 2)
+    first = summary[summary["norm"] == NORMS[0]]
+    maps = {"balanced clean accuracy, %": grid(first, 100 * first["balanced_accuracy"])}
+    for norm in NORMS:
+        rows = summary[summary["norm"] == norm]
+        maps[f"median {NORM_SYMBOLS[norm]} radius"] = grid(rows, rows["median_radius"])
+    for ax, (title, values) in zip(axes.flat, maps.items(), strict=True):
+        image = ax.imshow(values, cmap=COLOURS)
+        drawing.colorbar(image, ax=ax, shrink=0.8)
+        middle = (np.nanmin(values) + np.nanmax(values)) / 2
+        for row, column in zip(*np.nonzero(~np.isnan(values)), strict=True):
+            value = values[row, column]
+            color = "black" if value > middle else "white"
+            ax.text(column, row, short(value), ha="center", va="center", fontsize=6, color=color)
+        ax.set_xticks(DIGITS)
+        ax.set_yticks(DIGITS)
+        ax.set_xlabel("other digit")
+        ax.set_ylabel("sensitive digit")
+        ax.set_title(title, fontsize=9)
+        ax.grid(False)
+    drawing.suptitle(heading, fontsize=10)
+    return drawing
+
+
+def grid(rows: pd.DataFrame, values: pd.Series) -> np.ndarray:
+    """Return (10, 10) values by sensitive and other digit; the diagonal is missing."""
+    table = np.full((len(DIGITS), len(DIGITS)), np.nan)
+    for dataset, value in zip(rows["dataset"], values, strict=True):
+        first, second = dataset.removeprefix("mnist:").split("-")
+        table[int(first), int(second)] = value
+    return table
+
+
+def short(value: float) -> str:
+    """A number in at most four characters, cut: 99.9, 12, 1.3, .07."""
+    if value >= 99.95:
+        return "100"
+    digits = 1 if value >= 1 else 2
+    cut = np.floor(value * 10**digits + 1e-9) / 10**digits
+    return f"{cut:.{digits}f}".removeprefix("0")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run."""
+    return command(EXPERIMENT, run, __doc__, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

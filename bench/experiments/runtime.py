@@ -1,0 +1,88 @@
+"""Seconds per certificate of every method on every data set, from the rows of a finished run (--run DIR)."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bench.errors import UsageError
+from bench.experiments._shared import Experiment, Options, command, finish
+from bench.line_styles import log_axis
+from bench.provenance import RunClock
+from bench.store import Store
+from bench.summary import summarise
+
+EXPERIMENT = Experiment("runtime", "Seconds per certificate", "")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
+MARKERS = "os^Dv*"
+
+
+def run(options: Options) -> list[Path]:
+    """Read the run's rows, average over norms, and plot."""
+    clock = RunClock()
+    if options.run is None:
+        raise UsageError("which run? give --run DIR, the output folder of a finished bench.compare")
+    record, radii, predictions = Store(options.run).read_run()
+    rows = table(summarise(radii, predictions), record["methods"])
+    Store(options.out).prepare()
+    figures = {EXPERIMENT.name: lambda: figure(rows, record)}
+    settings = {"run": record["configuration"]["name"], "hardware": record["hardware"]}
+    return finish(EXPERIMENT, options, rows, figures, settings, clock)
+
+
+def table(summary: pd.DataFrame, methods: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Return a row for each data set, method, certificate and domain: mean seconds over the norms, in legend order."""
+    key = ["dataset", "method", "certificate", "domain"]
+    rows = summary.groupby(key, as_index=False)["seconds_per_certificate"].mean()
+    order = list(methods)
+    rows["place"] = rows["method"].map(lambda name: order.index(name) if name in order else len(order))
+    rows["box"] = rows["domain"] == "box"
+    rows = rows.sort_values(["dataset", "place", "box", "certificate"], ignore_index=True)
+    rows["title"] = [methods.get(name, {}).get("title") or name for name in rows["method"]]
+    return rows.drop(columns=["place", "box"])
+
+
+def figure(rows: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
+    """Draw a line for each method and certificate, a marker for each data set."""
+    several = rows.groupby("method")[["certificate", "domain"]].transform("nunique").max(axis=1) > 1
+    names = rows["title"] + (", " + rows["certificate"].str.replace("_", " ")).where(several, "")
+    names += rows["domain"].map({"box": " (box)"}).fillna("")
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    drawing = Figure(figsize=(7.5, 1.8 + 0.24 * len(places)), layout="constrained")
+    ax = drawing.subplots()
+    for number, (dataset, part) in enumerate(rows.groupby("dataset", sort=True)):
+        shown = part["seconds_per_certificate"] > 0
+        ax.plot(
+            part.loc[shown, "seconds_per_certificate"],
+            [places[name] for name in names[part.index[shown]]],
+            linestyle="none",
+            marker=MARKERS[number % len(MARKERS)],
+            color=COLORS[number % len(COLORS)],
+            markersize=5,
+            label=dataset,
+        )
+    ax.set_yticks(list(places.values()), list(places), fontsize=8)
+    ax.set_ylim(len(places) - 0.5, -0.5)
+    log_axis(ax)
+    ax.set_xlabel("seconds per certificate (mean over norms)")
+    hardware = record["hardware"]
+    machine = ", ".join(hardware["gpus"]) or f"{hardware['processor']}, {hardware['cores']} cores"
+    reduced = record["configuration"].get("reduced")
+    heading = f"{EXPERIMENT.title}, {record['configuration']['title']}"
+    drawing.suptitle(
+        "\n".join([heading, *([f"reduced: {reduced}"] if reduced else []), machine]), fontsize=10
+    )
+    drawing.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    return drawing
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run."""
+    return command(EXPERIMENT, run, __doc__, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

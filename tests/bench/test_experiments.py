@@ -1,0 +1,154 @@
+"""The experiments: what they compute, that they resume, and that their command lines behave."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.optimize import linprog
+
+from bench.data import load_dataset
+from bench.data.families import HARMLESS, read_families
+from bench.errors import UsageError
+from bench.experiments import approximation, digit_pairs, malware_families, separability_random
+from bench.experiments.__main__ import EXPERIMENTS, chosen, main
+from bench.experiments._shared import Experiment, Options, finish, run_units
+from bench.provenance import RunClock
+from bench.publish import experiment_files
+
+TRIAL = Experiment("separability_random", "Trial", "half of it")
+
+
+def in_hull(point: np.ndarray, points: np.ndarray) -> bool:
+    """Whether a point is a convex combination of points (N, d), by linear programming."""
+    equations = np.vstack([points.T, np.ones(len(points))])
+    return linprog(np.zeros(len(points)), A_eq=equations, b_eq=np.append(point, 1.0)).success
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 4])
+def test_separable_agrees_with_linear_programming(dimension):
+    rng = np.random.default_rng(dimension)
+    answers = set()
+    for _ in range(40):
+        others, inside = rng.random((2, dimension)), rng.random((7, dimension))
+        expected = not any(in_hull(point, inside) for point in others)
+        answers.add(expected)
+        assert separability_random.separable(others, inside) == expected
+    assert answers == {True, False}
+
+
+def test_monte_carlo_covers_what_is_known_exactly():
+    """In one dimension bounds 2 and 3 are the probability itself."""
+    counts = pd.DataFrame(separability_random.count_dimension(1, 400, 0))
+    rows = separability_random.with_bounds(counts)
+    assert ((rows["lower"] <= rows["interval"]) & (rows["interval"] <= rows["upper"])).all()
+    assert not rows["below_a_bound"].any()
+
+
+def unit(values: list[int], log: str) -> list[dict[str, int]]:
+    """A unit of work that notes down that it was done."""
+    with Path(log).open("a") as file:
+        file.write("done\n")
+    return [{"value": value} for value in values]
+
+
+def test_finished_units_are_read_back_and_changed_ones_done_again(tmp_path):
+    options, log = Options(tmp_path / "out", jobs=1, device="cpu"), tmp_path / "log"
+    units = {"a": ([1, 2], str(log)), "b": ([3], str(log))}
+    assert run_units(TRIAL, options, units, unit)["value"].tolist() == [1, 2, 3]
+    assert run_units(TRIAL, options, units, unit)["value"].tolist() == [1, 2, 3]
+    assert log.read_text().count("done") == 2
+    changed = {**units, "b": ([4], str(log))}
+    assert run_units(TRIAL, options, changed, unit)["value"].tolist() == [1, 2, 4]
+    assert log.read_text().count("done") == 3
+    (tmp_path / "out" / "units" / "a.json").write_text("{}")
+    run_units(TRIAL, options, changed, unit)
+    assert log.read_text().count("done") == 4
+
+
+def test_an_experiment_leaves_rows_and_a_record_of_its_reduction(tmp_path):
+    options = Options(tmp_path / "experiments" / "trial", reduced=True)
+    options.out.mkdir(parents=True)
+    finish(TRIAL, options, pd.DataFrame({"a": [1.5]}), {}, {"size": 3}, RunClock())
+    record = json.loads((options.out / "run.json").read_text())
+    assert record["reduced"] == "half of it" and record["settings"] == {"size": 3}
+    assert pd.read_csv(options.out / "rows.csv")["a"].tolist() == [1.5]
+    assert [path.name for path in experiment_files(tmp_path)] == ["run.json", "rows.csv"]
+
+
+@pytest.mark.slow
+def test_a_convex_score_learns_the_disc_and_not_the_crescent():
+    errors = {}
+    for target in approximation.TARGETS:
+        rows = approximation.train_and_measure(target, "convex", 16, 2000, 60, 0)
+        errors[target] = np.median([row["error"] for row in rows])
+    assert errors["disc (convex)"] < 0.03
+    # The best convex set still gets a good part of the bite wrong.
+    assert errors["crescent (not convex)"] > 0.04
+
+
+def test_digit_pairs_fill_the_map():
+    table = digit_pairs.suite_table(Options(Path("out"), reduced=True))
+    assert len(set(table["datasets"])) == 90
+    rows = pd.DataFrame({"dataset": ["mnist:3-8", "mnist:8-3"]})
+    values = digit_pairs.grid(rows, pd.Series([1.0, 2.0]))
+    assert values[3, 8] == 1.0 and values[8, 3] == 2.0 and np.isnan(values).sum() == 98
+
+
+@pytest.fixture(scope="module")
+def malimg(tmp_path_factory) -> Path:
+    """A data folder with three striped families of many sizes, as Malimg is distributed."""
+    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for place, name in enumerate((HARMLESS, "Stripes.A", "Stripes.B")):
+        (folder / "malimg" / name).mkdir(parents=True)
+        for number in range(24 if place == 0 else 15):
+            height = int(rng.integers(90, 160))
+            pixels = rng.integers(0, 60, (height, 100)) + 90 * place * (np.arange(height)[:, None] // 4 % 2)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / "malimg" / name / f"{number}.png")
+    return folder
+
+
+def test_families_are_balanced_cropped_and_split(malimg):
+    data = read_families(malimg / "malimg", side=128)
+    assert data.names == (HARMLESS, "Stripes.A", "Stripes.B")
+    family = np.concatenate([data.family_train, data.family_test])
+    assert (family == 0).sum() == (family > 0).sum() == 24
+    assert data.x_train.shape[1:] == (128, 128)
+    # Pictures are 100 wide: the padding left and right is zero, the middle is not.
+    assert not data.x_train[:, :, :14].any() and data.x_train[:, 60, 40:60].any(axis=1).all()
+    assert set(data.family_test) == {0, 1, 2}
+
+
+def test_malimg_is_found_by_its_name(malimg):
+    data = load_dataset("malimg", malimg)
+    assert data.classes == ("malware", HARMLESS) and data.input_shape == (1, 512, 512)
+
+
+@pytest.mark.slow
+def test_the_malware_pipeline_on_striped_families(malimg, tmp_path):
+    options = Options(tmp_path / "out", data_dir=malimg, jobs=1, device="cpu", reduced=True)
+    written = malware_families.run(options)
+    rows = pd.read_csv(tmp_path / "out" / "rows.csv")
+    assert (rows["family"] == HARMLESS).any() and (rows["family"] != HARMLESS).any()
+    certified = rows["radius_l2"] > 0
+    assert (rows.loc[certified, "predicted"] != HARMLESS).all()
+    assert (rows.loc[~certified, "predicted"] == HARMLESS).all()
+    assert sum(path.suffix == ".png" for path in written) == 2
+
+
+def test_without_its_data_an_experiment_is_left_out_with_the_reason(tmp_path, capsys):
+    assert main(["--only", "malware_families", "runtime", "--out", str(tmp_path), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().err
+    assert "malimg was not found" in printed and "give --run DIR" in printed
+    assert malware_families.main(["--out", str(tmp_path), "--device", "cpu"]) == 2
+
+
+def test_unknown_names_and_options_are_bad_usage(capsys):
+    assert main(["--only", "digit_pair"]) == 2
+    assert "did you mean 'digit_pairs'" in capsys.readouterr().err
+    assert digit_pairs.main(["--jobs", "none"]) == 2
+    with pytest.raises(UsageError, match="unknown experiment"):
+        chosen(["everything"])
+    assert chosen(None) == EXPERIMENTS
