@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from bench.certify.choice import CERTIFICATES, Noise, choose, described, methods_for, obstacles
-from bench.compare import chosen_device
+from bench.compare import chosen_devices
 from bench.contract import NORMS, Method, Outcome, check_norms
 from bench.data import Dataset, load_dataset
 from bench.errors import Parser, UsageError
@@ -98,7 +98,7 @@ def certify(options: argparse.Namespace) -> int:
     norms, noise = check_norms(options.norms), Noise(options.sigma, options.draws)
     if options.inputs < 0 or not options.seconds > 0:
         raise UsageError("--inputs must be 0 (all) or more, and --seconds a number > 0")
-    device = torch.device(chosen_device(options.device))
+    device = torch.device(chosen_devices(options.device)[0])
     data, data_dir = _load(options)
     model = open_model(
         options.model,
