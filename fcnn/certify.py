@@ -26,7 +26,8 @@ CERTIFICATES = {
 # Numbers per feature that a certificate holds at once besides the network's own.
 FLOATS_PER_FEATURE = 12
 # Batches of more numbers than this fall out of the processor's caches.
-CACHED_FLOATS = 2**18
+CACHED_FLOATS = 2**17
+WALKED_FLOATS = 2**18  # a walk takes many small steps, whose overhead a larger batch shares
 SMALLEST_BATCH = 8
 
 
@@ -153,7 +154,8 @@ def _batches(classifier: FeatureConvexClassifier, x: Tensor, cuts: int, memory: 
     floats = classifier.network.floats_per_input(feature_shape) + FLOATS_PER_FEATURE * features
     # The walk keeps the cuts in feature and input space, and works on a copy.
     floats += 2 * cuts * (features + inputs)
-    size = min(memory // (BYTES_PER_FLOAT64 * floats), max(SMALLEST_BATCH, CACHED_FLOATS // inputs))
+    cached = WALKED_FLOATS if cuts else CACHED_FLOATS
+    size = min(memory // (BYTES_PER_FLOAT64 * floats), max(SMALLEST_BATCH, cached // inputs))
     for batch in x.split(max(1, size)):
         yield batch.detach().double()
 

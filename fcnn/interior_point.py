@@ -8,7 +8,7 @@ Source of the method: Wright, Primal-Dual Interior-Point Methods (1997), chapter
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Self
 
 import torch
@@ -35,6 +35,10 @@ class Cuts:
     def within(self, length: Tensor | float) -> Self:
         """The same cuts with |δ_i| <= length as well."""
         return replace(self, lower=self.lower.clamp(min=-length), upper=self.upper.clamp(max=length))
+
+    def to(self, dtype: torch.dtype) -> Self:
+        """The same cuts in another precision."""
+        return replace(self, **{part.name: getattr(self, part.name).to(dtype) for part in fields(self)})
 
     def combine(self, weights: Tensor) -> Tensor:
         """Σ_j λ_j a_j, (N, d)."""
@@ -80,8 +84,9 @@ class InteriorPoint(ABC):
         self.room = torch.where(self.movable, room, 1.0)
         barrier = self.first_barrier / cuts.slopes.shape[2]
         price = self.cost + self._spread(cuts.combine(weights))
-        self.parts, left = _central(price, self.room, barrier), _central(-price, self.room, barrier)
-        self.at_zero, self.at_room = barrier / self.parts, barrier / left
+        # What is left of the room is kept apart: as a difference it would round to 0 in float32.
+        self.parts, self.left = _central(price, self.room, barrier), _central(-price, self.room, barrier)
+        self.at_zero, self.at_room = barrier / self.parts, barrier / self.left
         self.slack = self._first_slack(barrier)
 
     def solve(self) -> tuple[Tensor, Tensor]:
@@ -92,8 +97,7 @@ class InteriorPoint(ABC):
 
     def _advance(self) -> None:
         """One Newton step on the conditions of the central path, towards a smaller barrier."""
-        left = self.room - self.parts
-        barrier = self._barrier(left)
+        left, barrier = self.left, self._barrier()
         price = self.cost + self._spread(self.cuts.combine(self.weights))
         give = self.movable / (self.at_zero / self.parts + self.at_room / left)
         residual = price - barrier / self.parts + barrier / left
@@ -102,10 +106,11 @@ class InteriorPoint(ABC):
         system = self.cuts.curvature(self._gather_give(give), self.slack, self.weights)
         weights = self._newton(system, aim + barrier / self.weights)
         parts = -give * (residual + self._spread(self.cuts.combine(weights)))
-        self._move(left, barrier, parts, weights)
+        self._move(barrier, parts, weights)
 
-    def _move(self, left: Tensor, barrier: Tensor, parts: Tensor, weights: Tensor) -> None:
+    def _move(self, barrier: Tensor, parts: Tensor, weights: Tensor) -> None:
         """Take the step that the changes of parts and weights imply, primal and dual lengths apart."""
+        left = self.left
         at_zero = barrier / self.parts - self.at_zero * (1 + parts / self.parts)
         at_room = barrier / left - self.at_room * (1 - parts / left)
         slack = (barrier - self.slack * weights) / self.weights - self.slack
@@ -113,13 +118,14 @@ class InteriorPoint(ABC):
         primal = torch.minimum(primal, longest(self.slack, slack))
         dual = torch.minimum(longest(self.at_zero, at_zero), longest(self.at_room, at_room))
         dual = torch.minimum(dual, longest(self.weights, weights))
-        self.parts, self.slack = self.parts + primal * parts, self.slack + primal * slack
+        self.parts, self.left = self.parts + primal * parts, left - primal * parts
+        self.slack = self.slack + primal * slack
         self.at_zero, self.at_room = self.at_zero + dual * at_zero, self.at_room + dual * at_room
         self.weights = self.weights + dual * weights
 
-    def _barrier(self, left: Tensor) -> Tensor:
+    def _barrier(self) -> Tensor:
         """The barrier to aim for: a fraction of the mean product of the pairs, (N, 1)."""
-        bounds = (self.parts * self.at_zero + left * self.at_room).sum(1, keepdim=True)
+        bounds = (self.parts * self.at_zero + self.left * self.at_room).sum(1, keepdim=True)
         pairs = 2 * self.parts.shape[1] + self.weights.shape[1]
         return self.centering / pairs * (bounds + (self.slack * self.weights).sum(1, keepdim=True))
 
@@ -154,7 +160,7 @@ class L1Program(InteriorPoint):
     cost = 1.0
     first_barrier = 1.28
     centering = 0.15
-    steps = 8
+    steps = 7
 
     def __init__(self, cuts: Cuts, weights: Tensor) -> None:
         room = torch.cat([cuts.upper, -cuts.lower], 1)
@@ -187,7 +193,7 @@ class LinfProgram(InteriorPoint):
     cost = 0.0
     first_barrier = 0.1
     centering = 0.1
-    steps = 9
+    steps = 8
 
     def __init__(self, cuts: Cuts, weights: Tensor) -> None:
         cuts = cuts.within(cuts.radius)

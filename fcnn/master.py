@@ -22,10 +22,13 @@ L2_BARRIERS = (1e-2, 1e-3, 1e-4, 1e-5)
 L2_FIRST_SLACK = 0.1
 
 
-def solve(cuts: Cuts, weights: Tensor, norm: str) -> tuple[Tensor, Tensor]:
-    """Multipliers λ (N, K) and a perturbation δ (N, d), starting from ``weights`` (N, K) > 0."""
-    cuts = cuts.within(LONGEST_STEP)
-    found, step = {"l1": _solve_l1, "l2": _solve_l2, "linf": _solve_linf}[norm](cuts, weights)
+def solve(
+    cuts: Cuts, weights: Tensor, norm: str, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
+    """Multipliers λ (N, K) and a perturbation δ (N, d), starting from ``weights`` (N, K) > 0; computed in ``dtype``."""
+    cuts = cuts.within(LONGEST_STEP).to(dtype)
+    solution = {"l1": _solve_l1, "l2": _solve_l2, "linf": _solve_linf}[norm](cuts, weights.to(dtype))
+    found, step = (part.to(weights.dtype) for part in solution)
     sound = (found.isfinite().all(1) & step.isfinite().all(1))[:, None]
     return torch.where(sound, found, weights), torch.where(sound, step, 0.0)
 

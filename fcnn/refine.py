@@ -14,15 +14,19 @@ import torch
 from torch import Tensor
 
 from fcnn import master
-from fcnn.bundle import Bundle, Tangents, tangents_at
+from fcnn.bundle import Bundle, tangents_at
+from fcnn.certificates import row_norms
 from fcnn.classifier import FeatureConvexClassifier
+from fcnn.rays import Crossings
 from fcnn.segments import tangent_radius
 
 ORDER = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
-INWARDS = 0.2
-FIRST_OVERSHOOT = 1.5
-FIRST_REACH = 2.0
-CROWDED = 0.75
+INWARDS = 0.4
+EVALUATIONS = 4
+CARE = 0.1
+COARSEST = 0.05
+CROWDED = 0.9
+SINGLE_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class Walk:
         self.norm, self.domain = norm, domain
         self.rows = (torch.isfinite(bounds.radius) & (bounds.radius > 0)).nonzero()[:, 0]
         self.x = x[self.rows]
-        self.overshoot = torch.full_like(bounds.radius[self.rows], FIRST_OVERSHOOT)
+        self.steps = 0
         self.feature_shape = classifier.feature_map.feature_shape(self.x.shape[1:])
         first = tangents_at(classifier, self.x, self.x)
         self.bundle = Bundle(first, bounds.radius[self.rows], settings.cuts)
@@ -109,25 +113,28 @@ class Walk:
         radius, upper = self.bounds.radius[self.rows], self.bounds.radius_upper[self.rows]
         keep = ((upper > radius * (1 + self.settings.gap)) & torch.isfinite(radius)).nonzero()[:, 0]
         if len(keep) <= CROWDED * len(self.rows):
-            self.rows, self.x, self.overshoot = self.rows[keep], self.x[keep], self.overshoot[keep]
+            self.rows, self.x = self.rows[keep], self.x[keep]
             self.bundle.keep(keep)
         return len(keep) > 0
 
     def advance(self) -> None:
-        """Solve over the cuts, certify their combination, look near the point found and cut there."""
+        """Solve over the cuts, certify their combination, look beyond the point found and cut near it."""
         radius = self.bounds.radius[self.rows]
         cuts = self.bundle.cuts(radius, *self._room())
-        self.bundle.weights, step = master.solve(cuts, self.bundle.weights, self.norm)
+        # The first solutions only show the way; those that are to close the gap need the digits.
+        dtype = torch.float32 if self.steps < SINGLE_STEPS else torch.float64
+        self.bundle.weights, step = master.solve(cuts, self.bundle.weights, self.norm, dtype)
         self.bounds.radius[self.rows] = torch.maximum(radius, self._certified())
         relaxed = self._within(self.x + (step * self.bundle.unit[:, None]).reshape(self.x.shape))
-        point, target = self._inwards(relaxed)
+        self._look_beyond(relaxed)
+        point = self._inwards(relaxed)
         tangents = tangents_at(self.classifier, point, self.x)
         # A flat tangent above 0 says it all; combinations would only come close to it.
         flat = (tangents.feature_offset > 0) & (tangents.feature_slope == 0).all(1)
         self.bounds.radius[self.rows[flat]] = math.inf
         self._record(self.rows, self.x, point, tangents.score)
-        self._reach_further(point, target, tangents)
         self.bundle.add(tangents)
+        self.steps += 1
 
     def _certified(self) -> Tensor:
         """Radius of the weighted combination of the tangents, (N,)."""
@@ -135,39 +142,38 @@ class Walk:
         gradient = gradient.reshape(len(gradient), *self.feature_shape)
         return tangent_radius(self.classifier.feature_map, margin, gradient, self.x, self.norm, self.domain)
 
-    def _inwards(self, relaxed: Tensor) -> tuple[Tensor, Tensor]:
-        """The point to look at, and where to go on from there should it not be adversarial.
+    def _look_beyond(self, relaxed: Tensor) -> None:
+        """Look for the boundary on the rays from x through the relaxation's solution, and record what is adversarial.
+
+        No way out of the ball around x is shorter than the ray, and in ℓ∞ the solution tends to be a corner of that
+        ball, where the tangents fall as fast as they can.
+        """
+        gap = self.bounds.radius_upper[self.rows] / self.bounds.radius[self.rows] - 1
+        tolerance = (CARE * gap).clamp(self.settings.gap / 4, COARSEST)
+        ray, crossings = relaxed - self.x, Crossings(self.bundle.margin, tolerance)
+        for _ in range(EVALUATIONS):
+            open_rays = crossings.open()
+            if len(open_rays) == 0:
+                break
+            x, level = self.x[open_rays], crossings.level[open_rays]
+            point = self._within(x + level.reshape(-1, *[1] * (x.dim() - 1)) * ray[open_rays])
+            with torch.no_grad():
+                score = self.classifier.score(point)
+            self._record(self.rows[open_rays], x, point, score)
+            crossings.update(open_rays, score)
+
+    def _inwards(self, relaxed: Tensor) -> Tensor:
+        """The point to cut at.
 
         The relaxation's own solution lies outside the adversarial set. Once an adversarial point is known, a point
         some way towards it gives deeper cuts, or is adversarial and nearer.
         """
         target = self.bounds.point[self.rows]
-        known = ~target.isnan()
-        point = torch.where(known, relaxed + INWARDS * (target - relaxed), relaxed)
-        beyond = self._within(self.x + FIRST_REACH * (relaxed - self.x))
-        return point, torch.where(known, target, beyond)
-
-    def _reach_further(self, point: Tensor, target: Tensor, tangents: Tangents) -> None:
-        """Look for an adversarial point on the way to the target, where the tangent expects the boundary or beyond.
-
-        The boundary is never before that point; the overshoot doubles while that was not enough.
-        """
-        direction = (target - point).flatten(1)
-        fall = -(tangents.slope * direction).sum(1)
-        share = tangents.score / fall.clamp(min=torch.finfo(fall.dtype).tiny)
-        near = ((share > 0) & (share < 1)).nonzero()[:, 0]
-        if len(near) == 0:
-            return
-        share = (self.overshoot[near] * share[near] + self.settings.gap / 4).clamp(max=1.0)
-        further = point[near] + (share[:, None] * direction[near]).reshape(point[near].shape)
-        with torch.no_grad():
-            score = self.classifier.score(further)
-        self._record(self.rows[near], self.x[near], further, score)
-        self.overshoot[near] = torch.where(score > 0, 2 * self.overshoot[near], FIRST_OVERSHOOT)
+        return torch.where(target.isnan(), relaxed, relaxed + INWARDS * (target - relaxed))
 
     def _record(self, rows: Tensor, x: Tensor, point: Tensor, score: Tensor) -> None:
         """Keep the points with score <= 0 that are nearer than any known."""
-        distance = torch.linalg.vector_norm((point - x).flatten(1), ord=ORDER[self.norm], dim=1)
+        distance = row_norms((point - x).flatten(1), ORDER[self.norm])
         nearer = (score <= 0) & (distance < self.bounds.radius_upper[rows])
         self.bounds.radius_upper[rows[nearer]] = distance[nearer]
         self.bounds.point[rows[nearer]] = point[nearer]

@@ -1,6 +1,5 @@
 """Timing that can be trusted: warm-up apart, the device's queue drained, peers measured in turn."""
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,12 +35,15 @@ class Line:
 
 
 def seconds(work: Work, repeats: int = 5, device: str = "cpu") -> float:
-    """Return the median seconds of ``work`` over the repeats, after one run that is not counted."""
+    """Return the least seconds of ``work`` over the repeats, after one run that is not counted."""
     return interleaved([work], repeats, device)[0]
 
 
 def interleaved(works: Sequence[Work], repeats: int = 5, device: str = "cpu") -> list[float]:
-    """Return the median seconds of each work, run in turn, so that a machine that slows down slows all of them."""
+    """Return the least seconds of each work, run in turn.
+
+    Other programs can only slow a run down: the least is what the work itself takes.
+    """
     for work in works:
         work()
     measured: list[list[float]] = [[] for _ in works]
@@ -52,7 +54,7 @@ def interleaved(works: Sequence[Work], repeats: int = 5, device: str = "cpu") ->
             work()
             _drain(device)
             times.append(time.perf_counter() - started)
-    return [statistics.median(times) for times in measured]
+    return [min(times) for times in measured]
 
 
 def _drain(device: str) -> None:

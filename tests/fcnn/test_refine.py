@@ -70,7 +70,7 @@ def test_any_weights_give_a_valid_radius(reference, norm, domain, monkeypatch):
     """The certificate trusts the small programs with nothing: replace their solution by noise."""
     generator = torch.Generator().manual_seed(0)
 
-    def noise(cuts, weights, norm):
+    def noise(cuts, weights, norm, dtype):
         step = torch.randn(cuts.lower.shape, generator=generator, dtype=torch.float64)
         return torch.rand(weights.shape, generator=generator, dtype=torch.float64) ** 4 + 1e-9, step
 
