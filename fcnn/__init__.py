@@ -1,5 +1,7 @@
 """Feature-convex neural networks: classifiers whose sensitive class has certified radii in closed form."""
 
+from typing import Any
+
 from fcnn import certificates
 from fcnn.certify import certify_batch, certify_with_bounds
 from fcnn.classifier import FeatureConvexClassifier
@@ -12,6 +14,7 @@ __all__ = [
     "ConvexConvNet",
     "ConvexMLP",
     "ConvexNetwork",
+    "FCNNClassifier",
     "FeatureConvexClassifier",
     "FeatureMap",
     "Identity",
@@ -21,3 +24,12 @@ __all__ = [
     "certify_batch",
     "certify_with_bounds",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the scikit-learn estimator when it is first asked for, so that fcnn itself needs torch only."""
+    if name == "FCNNClassifier":
+        from fcnn.estimator import FCNNClassifier
+
+        return FCNNClassifier
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
