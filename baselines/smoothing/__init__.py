@@ -1,12 +1,13 @@
 """Randomized smoothing: noise, votes, confidence bounds, radii, the derandomised splitting method, training losses."""
 
 from baselines.smoothing.calibration import balanced_threshold, decision_scores
-from baselines.smoothing.classifier import SmoothedClassifier, TwoStage, stage_seed
+from baselines.smoothing.classifier import SmoothedClassifier, stage_seed
 from baselines.smoothing.confidence import lower_bound, upper_bound, votes_needed
 from baselines.smoothing.losses import NoisyLoss
 from baselines.smoothing.noise import add_noise
 from baselines.smoothing.radii import NATIVE_NORMS, NOISES, radii, radius
 from baselines.smoothing.splitting import LEVELS, SplittingClassifier, splitting_period
+from baselines.smoothing.two_stage import TwoStage, TwoStageAtRadii
 from baselines.smoothing.votes import count_votes, noisy_scores
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "SmoothedClassifier",
     "SplittingClassifier",
     "TwoStage",
+    "TwoStageAtRadii",
     "add_noise",
     "balanced_threshold",
     "count_votes",

@@ -1,6 +1,5 @@
 """The smoothed classifier: predicts by confident majority, bounds the probability of the sensitive class."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,25 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from baselines.smoothing.confidence import lower_bound, upper_bound
+from baselines.smoothing.two_stage import TwoStage, TwoStageAtRadii
 from baselines.smoothing.votes import count_votes
 
 # Stages of sampling; each has draws of its own, so that no bound ever sees draws that chose it.
 FIRST_LOOK, SECOND_LOOK, PILOT, COUNT = range(4)
-
-RadiusOf = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class TwoStage:
-    """How a pilot chooses the number of draws per input.
-
-    pilot: draws of the first stage, which only choose; radius_of: the radius (any one norm) of lower bounds p;
-    tolerance: how much of the radius at full draws, in the units of ``radius_of``, an input may be expected to lose.
-    """
-
-    pilot: int
-    radius_of: RadiusOf
-    tolerance: float
 
 
 @dataclass(frozen=True)
@@ -58,7 +43,7 @@ class SmoothedClassifier:
         return torch.from_numpy(answer)
 
     def p_lower(
-        self, x: Tensor, *, draws: int, seed: int, two_stage: TwoStage | None = None
+        self, x: Tensor, *, draws: int, seed: int, two_stage: TwoStage | TwoStageAtRadii | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return (N,) lower bounds on the probability of the sensitive class and (N,) the draws they count.
 
@@ -68,7 +53,7 @@ class SmoothedClassifier:
         wanted = np.full(len(x), draws)
         if two_stage is not None:
             pilot_votes = self._count(x, two_stage.pilot, seed, PILOT)
-            wanted = plan_draws(pilot_votes, draws, self.alpha, two_stage)
+            wanted = two_stage.plan(pilot_votes, draws, self.alpha)
         votes = self._count(x, wanted, seed, COUNT)
         return lower_bound(votes, wanted, self.alpha), wanted
 
@@ -89,22 +74,6 @@ class SmoothedClassifier:
         sensitive = lower_bound(votes, draws, self.alpha / 2) > 0.5
         other = upper_bound(votes, draws, self.alpha / 2) < 0.5
         return np.where(sensitive, 1, np.where(other, 0, -1)).astype(np.int8)
-
-
-def plan_draws(pilot_votes: np.ndarray, draws: int, alpha: float, two_stage: TwoStage) -> np.ndarray:
-    """Return (N,) the smallest numbers of draws whose expected radius falls short by at most the tolerance.
-
-    pilot_votes: (N,) sensitive votes among ``two_stage.pilot`` draws. The radius is the one expected if the share of
-    votes stays that of the pilot; an input that the pilot shows to be hopeless (it would abstain) gets no draws.
-    """
-    share = pilot_votes / two_stage.pilot
-    choices = np.unique(np.geomspace(max(1, draws // 100), draws, 25).round().astype(np.int64))
-    votes = np.floor(share[:, None] * choices)
-    radius = two_stage.radius_of(lower_bound(votes, choices, alpha))
-    enough = radius >= radius[:, -1:] - two_stage.tolerance
-    planned = choices[np.argmax(enough, axis=1)]
-    hopeless = upper_bound(pilot_votes, two_stage.pilot, alpha) < 0.5
-    return np.where(hopeless, 0, planned)
 
 
 def stage_seed(seed: int, stage: int) -> int:

@@ -16,6 +16,7 @@ from baselines.smoothing import (
     NoisyLoss,
     SmoothedClassifier,
     TwoStage,
+    TwoStageAtRadii,
     add_noise,
     balanced_threshold,
     decision_scores,
@@ -57,7 +58,8 @@ class SmoothingSettings(NoisyTraining):
     sigma: standard deviation of the noise per coordinate; draws: n of the certificate, and the most that a prediction
     takes; draws_predict: the first look of a prediction; draws_calibrate: noisy scores per validation input.
     pilot: draws of a first stage that chooses n per input (0: every input gets ``draws``); pilot_tolerance: how much
-    radius, in units of sigma, that choice may cost an input.
+    radius, in units of sigma, that choice may cost an input. pilot_radii: if given, only certified accuracy at these
+    radii (in the noise's first native norm) counts, and pilot_loss is how much of it, summed, may be lost.
     memory_budget_mb: megabytes that a batch of draws may take (0: a default for the device).
     """
 
@@ -68,6 +70,8 @@ class SmoothingSettings(NoisyTraining):
     draws_calibrate: int = 200
     pilot: int = 0
     pilot_tolerance: float = 0.02
+    pilot_radii: tuple[float, ...] = ()
+    pilot_loss: float = 0.02
     memory_budget_mb: float = 0.0
 
 
@@ -124,14 +128,7 @@ class Smoothing(Method):
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
         settings = self.settings
         dim = math.prod(x.shape[1:])
-        two_stage = None
-        if settings.pilot:
-            norm = NATIVE_NORMS[self.noise][0]
-            two_stage = TwoStage(
-                settings.pilot,
-                lambda p: radii(self.noise, settings.sigma, p, dim, norm),
-                settings.pilot_tolerance * settings.sigma,
-            )
+        two_stage = self._two_stage(dim) if settings.pilot else None
         p_lower, draws = self._smoothed().p_lower(
             x.float(), draws=settings.draws, seed=seed, two_stage=two_stage
         )
@@ -139,6 +136,13 @@ class Smoothing(Method):
             norm: _radii_or_abstain(radii(self.noise, settings.sigma, p_lower, dim, norm), draws)
             for norm in norms
         }
+
+    def _two_stage(self, dim: int) -> TwoStage | TwoStageAtRadii:
+        settings, norm = self.settings, NATIVE_NORMS[self.noise][0]
+        radius_of = partial(radii, self.noise, settings.sigma, dim=dim, norm=norm)
+        if settings.pilot_radii:
+            return TwoStageAtRadii(settings.pilot, radius_of, settings.pilot_radii, settings.pilot_loss)
+        return TwoStage(settings.pilot, radius_of, settings.pilot_tolerance * settings.sigma)
 
     @property
     def _memory_budget(self) -> int | None:

@@ -14,14 +14,15 @@ from baselines.smoothing import (
     NoisyLoss,
     SmoothedClassifier,
     TwoStage,
+    TwoStageAtRadii,
     add_noise,
     balanced_threshold,
     decision_scores,
+    lower_bound,
     noisy_scores,
     radii,
     votes_needed,
 )
-from baselines.smoothing.classifier import plan_draws
 
 WEIGHT = torch.tensor([0.8, -0.5, 0.1, 0.3])
 BIAS = -0.3
@@ -85,17 +86,21 @@ def test_predictions_are_wrong_at_most_as_often_as_stated():
     assert (found == 1).any()
 
 
-@pytest.mark.parametrize("two_stage", [False, True])
-def test_lower_bounds_fail_at_most_as_often_as_stated(two_stage):
+GAUSSIAN = partial(radii, "gaussian", 1.0, dim=1, norm="l2")
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [None, TwoStage(40, GAUSSIAN, tolerance=0.2), TwoStageAtRadii(40, GAUSSIAN, (0.5, 0.9), loss=0.02)],
+    ids=["fixed", "radius", "radii"],
+)
+def test_lower_bounds_fail_at_most_as_often_as_stated(plan):
     """Also when a pilot chooses the number of draws: its own draws are never counted."""
     alpha, runs, p = 0.05, 4000, 0.8413447
-    plan = (
-        TwoStage(40, partial(radii, "gaussian", 1.0, dim=1, norm="l2"), tolerance=0.2) if two_stage else None
-    )
     model = SmoothedClassifier(linear_model(torch.tensor([1.0]), 1.0), "gaussian", 1.0, alpha=alpha)
     bound, draws = model.p_lower(torch.zeros(runs, 1), draws=1000, seed=2, two_stage=plan)
     assert (bound > p).mean() <= alpha + 4 * math.sqrt(alpha / runs)
-    assert (len(np.unique(draws)) > 3) == two_stage
+    assert (len(np.unique(draws)) > 3) == (plan is not None)
 
 
 def test_stages_do_not_share_draws():
@@ -108,11 +113,37 @@ def test_stages_do_not_share_draws():
 def test_plan_spends_draws_where_they_buy_radius():
     plan = TwoStage(200, partial(radii, "gaussian", 1.0, dim=9, norm="l2"), tolerance=0.05)
     votes = np.array([60, 150, 185, 200])
-    planned = plan_draws(votes, 100_000, 0.001, plan)
+    planned = plan.plan(votes, 100_000, 0.001)
     assert planned[0] == 0  # hopeless: it would abstain
     assert 0 < planned[1] <= planned[2] < 20_000 < 80_000 < planned[3]
-    generous = plan_draws(votes, 100_000, 0.001, TwoStage(200, plan.radius_of, tolerance=1.0))
+    generous = TwoStage(200, plan.radius_of, tolerance=1.0).plan(votes, 100_000, 0.001)
     assert (generous[1:] < planned[1:]).all()
+
+
+def test_a_plan_for_radii_keeps_the_certified_accuracy_there_with_fewer_draws():
+    rng = np.random.default_rng(0)
+    p, n, alpha, wanted = rng.uniform(0.3, 1.0, 2000), 10_000, 0.001, np.array([0.5, 1.0])
+    plan = TwoStageAtRadii(300, GAUSSIAN, tuple(wanted), loss=0.01)
+    draws = plan.plan(rng.binomial(plan.pilot, p), n, alpha)
+    certified = {}
+    for name, count in (("fixed", np.full(len(p), n)), ("planned", draws)):
+        radius = GAUSSIAN(lower_bound(rng.binomial(count, p), count, alpha))
+        certified[name] = (radius[:, None] >= wanted).mean(axis=0)
+    assert (certified["fixed"] - certified["planned"]).max() < 0.02
+    assert draws.sum() < 0.4 * n * len(p)
+    # Nothing is spent on inputs that no draws would certify, and all that there is on those at a radius's brink.
+    assert (draws[p < 0.5] == 0).all()
+    brink = plan.plan(np.array([int(0.8413447 * plan.pilot) + 3]), n, alpha)
+    assert brink[0] == n
+
+
+def test_votes_needed_for_a_radius_are_the_fewest():
+    plan, choices = TwoStageAtRadii(1, GAUSSIAN, (0.5, 2.0), loss=0.0), np.array([20, 2000])
+    needed = plan._votes_needed(choices, 0.001)
+    for row, target in enumerate(plan.radii):
+        for column, count in enumerate(choices):
+            reached = GAUSSIAN(lower_bound(np.arange(count + 1), count, 0.001)) >= target
+            assert needed[row, column] == (np.argmax(reached) if reached.any() else count + 1)
 
 
 def test_calibration_decides_as_votes_do_and_counts_abstentions():
