@@ -1,0 +1,88 @@
+"""Published beside measured: read from files, put between the marks of a page."""
+
+import pandas as pd
+import pytest
+
+from bench.errors import UsageError
+from bench.publish import RESULTS
+from bench.published import BEGIN, END, comparison, main, update
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A results folder with published.csv as it is, and one run that measured some of it."""
+    folder = tmp_path / "results"
+    fit, hull = (
+        folder / "paper_cpu" / "experiments" / name for name in ("training_fit", "separability_data")
+    )
+    fit.mkdir(parents=True)
+    hull.mkdir(parents=True)
+    (folder / "published.csv").write_bytes((RESULTS / "published.csv").read_bytes())
+    pd.DataFrame(
+        {
+            "model": ["convnet", "convnet", "mlp"],
+            "images": 500,
+            "epoch": [4, 8, 8],
+            "accuracy": [0.6, 0.7, 0.9],
+        }
+    ).to_csv(fit / "rows.csv", index=False)
+    pd.DataFrame({"target": ["cat", "cat", "dog"], "separated": [True, False, True]}).to_csv(
+        hull / "rows.csv", index=False
+    )
+    pd.DataFrame(
+        {
+            "dataset": ["mnist_38", "mnist_38"],
+            "norm": "l1",
+            "comparison": ["closed form", "refined"],
+            "level": 0.5,
+            "factor": [2.389, 9.0],
+        }
+    ).to_csv(folder / "paper_cpu" / "claim.csv", index=False)
+    return folder
+
+
+def test_measured_values_stand_beside_published_ones(results):
+    table = comparison(results)
+    assert "| 73.4 % | 70.0% on 500 images after 8 epochs (paper_cpu) |" in table
+    assert "1 of 2 cats proved separable; 1 of 1 dogs proved separable (paper_cpu)" in table
+    assert "mnist_38 x 2.3 (paper_cpu)" in table
+    assert "not measured yet" in table
+
+
+def test_pages_are_rewritten_between_the_marks_only(results, capsys):
+    pages = [results / "README.md", results.parent / "README.md"]
+    for page in pages:
+        page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    assert main(["--results", str(results)]) == 0
+    for page in pages:
+        text = page.read_text()
+        assert text.startswith("before\n") and text.endswith(f"{END}\nafter\n")
+        assert "73.4 %" in text and "old" not in text
+    assert not update(pages[1], comparison(results))
+
+
+def test_the_central_claim_of_a_run_is_shown_below_the_table(results):
+    (results / "paper_cpu" / "claim.md").write_text("# FCNN against the rest\n\n## Closed form\n\n| a |\n")
+    page = results / "README.md"
+    for path in (page, results.parent / "README.md"):
+        path.write_text(f"{BEGIN}{END}")
+    main(["--results", str(results)])
+    text = page.read_text()
+    assert text.index("73.4 %") < text.index("## FCNN against the rest") < text.index("### Closed form")
+
+
+def test_a_page_without_marks_and_an_unknown_quantity_are_refused(results, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("nothing here")
+    with pytest.raises(UsageError, match="lacks the lines"):
+        update(page, "text")
+    (results / "published.csv").write_text(
+        "quantity,dataset,subject,published,precision,source\nluck,,a,b,c,d\n"
+    )
+    with pytest.raises(UsageError, match="quantities among"):
+        comparison(results)
+
+
+def test_the_committed_pages_have_the_marks():
+    for page in (RESULTS / "README.md", RESULTS.parent / "README.md"):
+        assert page.read_text(encoding="utf-8").count(BEGIN) == 1
