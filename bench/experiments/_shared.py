@@ -238,10 +238,14 @@ def draw(out: Path, figures: Mapping[str, Callable[[], Figure]]) -> list[Path]:
 
 
 def accuracy_line(ax: Axes, rows: pd.DataFrame, **look: Any) -> None:
-    """Draw certified accuracy over the radius from one curve's rows; what is not certified counts as radius 0."""
-    radius = np.sort(rows["radius"].fillna(0.0).to_numpy(dtype=float))
-    share = 1 - np.arange(len(radius)) / len(radius)
-    ax.step(np.append(radius, radius[-1]), np.append(share, 0.0), where="pre", linewidth=1.3, **look)
+    """Draw certified accuracy over the radius from one curve's rows: one row for each sensitive input."""
+    certified = np.sort(rows["radius"].dropna().to_numpy(dtype=float))
+    share = (len(certified) - np.arange(len(certified))) / len(rows)
+    # Between two radii the curve has the value at the larger one; past the last it falls to 0.
+    radius = np.concatenate([[0.0], certified, certified[-1:]])
+    ax.step(
+        radius, np.concatenate([share[:1], share, [0.0]])[: len(radius)], where="pre", linewidth=1.3, **look
+    )
 
 
 def run_as_suite(

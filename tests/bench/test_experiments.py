@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy.optimize import linprog
 
@@ -14,7 +15,7 @@ from bench.data.families import HARMLESS, read_families
 from bench.errors import UsageError
 from bench.experiments import approximation, digit_pairs, malware_families, separability_random
 from bench.experiments.__main__ import EXPERIMENTS, chosen, main
-from bench.experiments._shared import Experiment, Options, finish, run_units
+from bench.experiments._shared import Experiment, Options, accuracy_line, finish, run_units
 from bench.provenance import RunClock
 from bench.publish import experiment_files
 
@@ -89,12 +90,27 @@ def test_a_convex_score_learns_the_disc_and_not_the_crescent():
     assert errors["crescent (not convex)"] > 0.04
 
 
+def test_certified_accuracy_falls_at_each_radius():
+    ax = Figure().subplots()
+    accuracy_line(ax, pd.DataFrame({"radius": pd.array([2.0, None, 1.0, 3.0], dtype="Float64")}))
+    assert ax.lines[0].get_xdata().tolist() == [0, 1, 2, 3, 3]
+    assert ax.lines[0].get_ydata().tolist() == [0.75, 0.75, 0.5, 0.25, 0]
+    accuracy_line(ax, pd.DataFrame({"radius": pd.array([None, None], dtype="Float64")}))
+    assert ax.lines[1].get_ydata().tolist() == [0.0]
+
+
 def test_digit_pairs_fill_the_map():
-    table = digit_pairs.suite_table(Options(Path("out"), reduced=True))
-    assert len(set(table["datasets"])) == 90
+    assert len(set(digit_pairs.pairs())) == 90
     rows = pd.DataFrame({"dataset": ["mnist:3-8", "mnist:8-3"]})
     values = digit_pairs.grid(rows, pd.Series([1.0, 2.0]))
     assert values[3, 8] == 1.0 and values[8, 3] == 2.0 and np.isnan(values).sum() == 98
+
+
+def test_a_pair_of_digits_is_trained_and_summarised():
+    settings = {"train": {"epochs": 2, "batch_size": 32, "learning_rate": 0.01}}
+    rows = digit_pairs.train_and_certify("digits_38", settings, 40, 0, "", "cpu")
+    assert [row["norm"] for row in rows] == ["l1", "l2", "linf"]
+    assert all(0.5 < row["balanced_accuracy"] <= 1 and row["median_radius"] > 0 for row in rows)
 
 
 @pytest.fixture(scope="module")
