@@ -7,6 +7,7 @@ networks pass ``after_step=network.project``, which is projected (sub)gradient d
 import hashlib
 import io
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -29,7 +30,8 @@ class TrainSettings:
     """How to train: optimiser, schedule, augmentation and early stopping.
 
     decay: factor per epoch of the ``exponential`` schedule. crop_padding: random shifts by up to that many pixels,
-    zero-padded. flip: random horizontal flips. patience: epochs without a better validation measure before training
+    zero-padded. flip: random horizontal flips. rotation: random turns by up to that many degrees; scaling: random
+    zooms and shears by up to that share. patience: epochs without a better validation measure before training
     stops; 0 never stops early.
     """
 
@@ -44,6 +46,8 @@ class TrainSettings:
     decay: float = 0.99
     crop_padding: int = 0
     flip: bool = False
+    rotation: float = 0.0
+    scaling: float = 0.0
     patience: int = 0
 
 
@@ -229,15 +233,30 @@ def _schedule(settings: TrainSettings, epoch: int) -> float:
 
 
 def augment(x: Tensor, settings: TrainSettings, generator: torch.Generator) -> Tensor:
-    """Shift and flip images (N, C, H, W) at random, one shift per image; tables pass unchanged."""
+    """Flip, warp and shift images (N, C, H, W) at random, each in its own way; tables pass unchanged."""
     if x.dim() != 4:
         return x
     if settings.flip:
         flipped = torch.rand(len(x), generator=generator).to(x.device) < 0.5
         x = torch.where(flipped[:, None, None, None], x.flip(-1), x)
+    if settings.rotation or settings.scaling:
+        x = _warp(x, settings.rotation, settings.scaling, generator)
     if settings.crop_padding:
         x = _shift(x, settings.crop_padding, generator)
     return x
+
+
+def _warp(x: Tensor, rotation: float, scaling: float, generator: torch.Generator) -> Tensor:
+    """Turn, zoom and shear each image about its centre, bilinearly; zeros come in from outside."""
+    turn, zoom, shear = (2 * torch.rand(3, len(x), generator=generator) - 1).to(x)
+    angle, zoom, shear = turn * math.radians(rotation), 1 + scaling * zoom, scaling * shear
+    still = torch.zeros_like(angle)
+    # The grid's coordinates run from -1 to 1 along both sides, however long these are.
+    aspect = x.shape[2] / x.shape[3]
+    across, down = (shear - angle.sin()) * aspect, angle.sin() / aspect
+    rows = [zoom * angle.cos(), across, still, down, zoom * angle.cos(), still]
+    grid = functional.affine_grid(torch.stack(rows, dim=1).view(-1, 2, 3), list(x.shape), align_corners=False)
+    return functional.grid_sample(x, grid, padding_mode="zeros", align_corners=False)
 
 
 def _shift(x: Tensor, padding: int, generator: torch.Generator) -> Tensor:

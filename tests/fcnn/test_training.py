@@ -152,4 +152,26 @@ def test_flips_turn_about_half_of_the_images_and_tables_pass():
     turned = (flipped[:, 0, 0, 0] == 5).float().mean()
     assert 0.3 < turned < 0.7
     table = torch.rand(5, 3)
-    assert augment(table, TrainSettings(flip=True, crop_padding=2), torch.Generator()) is table
+    settings = TrainSettings(flip=True, crop_padding=2, rotation=10, scaling=0.1)
+    assert augment(table, settings, torch.Generator()) is table
+
+
+def test_warps_turn_and_zoom_within_their_limits():
+    # A bright bar through the centre: its angle and length tell the turn and the zoom.
+    x = torch.zeros(200, 1, 41, 41)
+    x[:, :, 20, 8:33] = 1.0
+    turned = augment(x, TrainSettings(rotation=20.0), torch.Generator().manual_seed(0))
+    place = torch.arange(41.0) - 20
+    weight = turned[:, 0]
+    along = (weight * place.square()).sum(dim=(1, 2))
+    across = (weight * place[:, None] * place).sum(dim=(1, 2))
+    degrees = torch.rad2deg(torch.atan(across / along))
+    assert degrees.abs().max() <= 20.5
+    assert degrees.max() > 15
+    assert degrees.min() < -15
+    zoomed = augment(x, TrainSettings(scaling=0.2), torch.Generator().manual_seed(0))
+    length = zoomed[:, 0, 20].sum(dim=1)
+    assert 25 / 1.2 - 1 <= length.min() < 22.5
+    assert 27.5 < length.max() <= 25 / 0.8 + 1
+    assert turned.min() >= 0
+    assert turned.max() <= 1 + 1e-6
