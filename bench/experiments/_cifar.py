@@ -5,6 +5,7 @@ from typing import Any
 from bench.experiments._shared import Options
 
 DATASET = "cifar10_catsdogs"
+TITLE = "CIFAR-10 cats-dogs"
 REDUCED = "a small network (16 features, stride 3), 4 epochs, 200 test inputs"
 TEST_INPUTS = 200
 

@@ -94,10 +94,10 @@ class Experiment:
         """How a run with these options falls short of the full one; "" if it does not."""
         return self.reduced if options.reduced else ""
 
-    def heading(self, options: Options) -> str:
-        """The title of a figure; a reduced run says so."""
-        shortfall = self.shortfall(options)
-        return f"{self.title}\nreduced: {shortfall}" if shortfall else self.title
+    def heading(self, options: Options, subject: str = "") -> str:
+        """The title of a figure, on ``subject`` where one is named; a reduced run says so."""
+        title, shortfall = f"{self.title}: {subject}" if subject else self.title, self.shortfall(options)
+        return f"{title}\nreduced: {shortfall}" if shortfall else title
 
 
 def command(

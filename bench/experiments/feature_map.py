@@ -34,7 +34,10 @@ def run(options: Options) -> list[Path]:
     """Train and certify with both maps, and plot certified accuracy."""
     radii, predictions = run_as_suite(EXPERIMENT, options, _cifar.suite_table(options, ENTRIES))
     summary = summarise(radii, predictions)
-    return draw(options.out, {EXPERIMENT.name: lambda: figure(radii, summary, EXPERIMENT.heading(options))})
+    return draw(
+        options.out,
+        {EXPERIMENT.name: lambda: figure(radii, summary, EXPERIMENT.heading(options, _cifar.TITLE))},
+    )
 
 
 def figure(radii: pd.DataFrame, summary: pd.DataFrame, heading: str) -> Figure:

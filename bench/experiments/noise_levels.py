@@ -40,7 +40,7 @@ def run(options: Options) -> list[Path]:
     radii, _ = run_as_suite(EXPERIMENT, options, suite_table(options))
     figures = {
         f"{EXPERIMENT.name}_{dataset}": lambda rows=rows, dataset=dataset: figure(
-            rows, f"{EXPERIMENT.heading(options)}: {dataset}", BASE[dataset]
+            rows, EXPERIMENT.heading(options, dataset), BASE[dataset]
         )
         for dataset, rows in radii.groupby("dataset")
     }

@@ -36,7 +36,9 @@ def run(options: Options) -> list[Path]:
     radii, predictions = run_as_suite(EXPERIMENT, options, _cifar.suite_table(options, entries))
     summary = summarise(radii, predictions)
     summary["strength"] = summary["method"].str.removeprefix("weight_").astype(float)
-    return draw(options.out, {EXPERIMENT.name: lambda: figure(summary, EXPERIMENT.heading(options))})
+    return draw(
+        options.out, {EXPERIMENT.name: lambda: figure(summary, EXPERIMENT.heading(options, _cifar.TITLE))}
+    )
 
 
 def figure(summary: pd.DataFrame, heading: str) -> Figure:
@@ -80,7 +82,7 @@ def figure(summary: pd.DataFrame, heading: str) -> Figure:
         ax.set_xlabel("weight of the regulariser")
         ax.set_xticks(STRENGTHS, [f"{1000 * strength:g}" for strength in STRENGTHS])
         ax.set_xlabel("weight × 1000")
-    drawing.suptitle(f"{heading}: CIFAR-10 cats-dogs", fontsize=10)
+    drawing.suptitle(heading, fontsize=10)
     return drawing
 
 

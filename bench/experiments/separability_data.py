@@ -43,7 +43,7 @@ def run(options: Options) -> list[Path]:
             arguments = (DATASET, str(options.data_dir or ""), data.sha256, sensitive, start, end)
             units[f"{data.classes[1 - sensitive]}-{start}-{end}"] = arguments
     rows = run_units(EXPERIMENT, options, units, measure)
-    figures = {EXPERIMENT.name: lambda: figure(rows, f"{EXPERIMENT.heading(options)}: {data.title}")}
+    figures = {EXPERIMENT.name: lambda: figure(rows, EXPERIMENT.heading(options, data.title))}
     return finish(
         EXPERIMENT,
         options,

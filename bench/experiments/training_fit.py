@@ -25,12 +25,12 @@ from fcnn.training import TrainSettings, cross_entropy, train
 EXPERIMENT = Experiment(
     "training_fit",
     "Fitting cats and dogs with a convex score, no augmentation",
-    "2,000 training images, 40 instead of 300 epochs",
+    "2,000 training images, 30 instead of 300 epochs",
 )
 DATASET = "cifar10_catsdogs"
 IMAGES, IMAGES_REDUCED = 0, 2_000
-EPOCHS, EPOCHS_REDUCED = 300, 40
-EVERY, EVERY_REDUCED = 10, 4
+EPOCHS, EPOCHS_REDUCED = 300, 30
+EVERY, EVERY_REDUCED = 10, 3
 MODELS = {
     "convnet": ("published ConvNet, φ(x) = x", "#0072B2", "-"),
     "mlp": ("MLP (1000, 200), φ(x) = x", "#D55E00", "--"),
@@ -49,7 +49,7 @@ def run(options: Options) -> list[Path]:
     }
     rows = run_units(EXPERIMENT, options, units, fit)
     images, epochs, _ = sizes
-    figures = {EXPERIMENT.name: lambda: figure(rows, f"{EXPERIMENT.heading(options)}: {data.title}")}
+    figures = {EXPERIMENT.name: lambda: figure(rows, EXPERIMENT.heading(options, data.title))}
     settings = {"dataset": DATASET, "images": images, "epochs": epochs}
     return finish(EXPERIMENT, options, rows, figures, settings, clock)
 
@@ -104,7 +104,7 @@ def accuracies(model: FeatureConvexClassifier, x: Tensor, y: Tensor) -> dict[str
 
 def figure(rows: pd.DataFrame, heading: str) -> Figure:
     """Draw training accuracy over the epochs."""
-    drawing = Figure(figsize=(6.5, 4.0), layout="constrained")
+    drawing = Figure(figsize=(6.5, 4.6), layout="constrained")
     ax = drawing.subplots()
     for name, (label, color, dashes) in MODELS.items():
         part = rows[rows["model"] == name].groupby("epoch")["accuracy"].mean()
@@ -116,7 +116,7 @@ def figure(rows: pd.DataFrame, heading: str) -> Figure:
     ax.set_ylim(0.5, 1.04)
     ax.set_xlim(left=0)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    ax.legend(frameon=False, fontsize=9, loc="lower right")
+    drawing.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=9)
     drawing.suptitle(heading, fontsize=10)
     return drawing
 
