@@ -1,0 +1,169 @@
+"""Brings a verifier's answers back into a run's tables, as a method of their own."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.cell_rows import RowMaker
+from bench.contract import Curve, Outcome, Radii
+from bench.errors import UsageError, unknown
+from bench.export.writing import FOLDER, NORM, QUESTIONS
+from bench.finish import finish_cells
+from bench.plan import CellPlan
+from bench.provenance import RunClock
+from bench.store import CellFolder, Store
+
+HOLDS, VIOLATED, TIMEOUT, OTHER = "holds", "violated", "timeout", "unknown"
+WORDS = {
+    "holds": HOLDS,
+    "unsat": HOLDS,
+    "verified": HOLDS,
+    "safe": HOLDS,
+    "violated": VIOLATED,
+    "sat": VIOLATED,
+    "falsified": VIOLATED,
+    "unsafe": VIOLATED,
+    "timeout": TIMEOUT,
+    "unknown": OTHER,
+    "error": OTHER,
+}
+# Columns of the competitions' results, which have no header.
+COMPETITION = ["category", "onnx", "vnnlib", "preparation", "result", "seconds"]
+REASON = "the verifier gave no radius: no question about this input held"
+
+
+def import_answers(out: Path, results: Path, tool: str, data_dir: Path | None) -> str:
+    """Add the answers in ``results`` to the run in ``out`` and write its tables again; return the text for people.
+
+    results: CSV with columns vnnlib, result and perhaps seconds, or the six columns of a competition without a header;
+    result is holds (unsat), violated (sat), timeout, unknown or error. tool: name of the verifier.
+    Raises UsageError for files that do not fit, unknown answers, and answers that contradict each other.
+    """
+    store = Store(out)
+    run, radii, predictions = store.read_run()
+    asked = _questions(out / FOLDER / QUESTIONS)
+    answered = asked.merge(_answers(results, asked), on="vnnlib")
+    cells = [store.cell(*key) for key in _cells(radii)]
+    methods = dict(run["methods"])
+    for (dataset, method, seed), rows in answered.groupby(["dataset", "method", "seed"]):
+        name = f"{tool}:{method}"
+        own = (radii["dataset"] == dataset) & (radii["method"] == method) & (radii["seed"] == seed)
+        cell = store.cell(dataset, name, int(seed))
+        _write_cell(cell, rows, radii[own], predictions, tool)
+        cells = [other for other in cells if other.path != cell.path] + [cell]
+        title = methods.get(method, {}).get("title", method)
+        methods[name] = {
+            "method": name,
+            "title": f"{title} by {tool}",
+            "reference": f"answers of {tool}",
+            "guarantee": "deterministic",
+            "family": "",
+        }
+    text = finish_cells(store, cells, run["configuration"], methods, RunClock(), data_dir)
+    counts = answered["answer"].value_counts()
+    told = ", ".join(f"{counts.get(word, 0)} {word}" for word in (HOLDS, VIOLATED, TIMEOUT, OTHER))
+    return f"{text}\n\n{len(answered)} of {len(asked)} questions answered: {told}."
+
+
+def _cells(radii: pd.DataFrame) -> list[tuple[str, str, int]]:
+    return [
+        (dataset, method, int(seed))
+        for dataset, method, seed in radii.groupby(["dataset", "method", "seed"]).groups
+    ]
+
+
+def _questions(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype={"dataset": str, "method": str, "vnnlib": str})
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{str(path)!r} cannot be read: export the questions first, with --format vnnlib"
+        ) from error
+
+
+def _answers(path: Path, asked: pd.DataFrame) -> pd.DataFrame:
+    """Return vnnlib, answer and seconds of every row of a results file."""
+    try:
+        rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"results {str(path)!r} cannot be read: give a CSV file") from error
+    columns, rows = _columns(path, [row for row in rows if row])
+    known = {Path(name).name: name for name in asked["vnnlib"]}
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        values = dict(zip(columns, (cell.strip() for cell in row), strict=False))
+        name = Path(values.get("vnnlib", "")).name
+        if name not in known:
+            raise UsageError(f"results {str(path)!r}: {name!r} is none of the questions of this run")
+        word = values.get("result", "").lower()
+        if word not in WORDS:
+            raise unknown("result", word, WORDS)
+        if name in found:
+            raise UsageError(f"results {str(path)!r} answer {name!r} twice")
+        found[name] = {"vnnlib": known[name], "answer": WORDS[word], "seconds": _seconds(values)}
+    return pd.DataFrame(found.values(), columns=["vnnlib", "answer", "seconds"])
+
+
+def _columns(path: Path, rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    head = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if {"vnnlib", "result"} <= set(head):
+        return head, rows[1:]
+    if len(head) == len(COMPETITION):
+        return COMPETITION, rows
+    raise UsageError(
+        f"results {str(path)!r} need a first line with the columns vnnlib and result (and perhaps seconds), or the "
+        f"competitions' six columns {', '.join(COMPETITION)}"
+    )
+
+
+def _seconds(values: dict[str, str]) -> float:
+    try:
+        return max(0.0, float(values.get("seconds") or 0))
+    except ValueError as error:
+        raise UsageError(f"seconds {values['seconds']!r} is not a number") from error
+
+
+def _write_cell(
+    cell: CellFolder, answered: pd.DataFrame, own: pd.DataFrame, predictions: pd.DataFrame, tool: str
+) -> None:
+    """Write rows for all sensitive test inputs of the method: a bracket where questions were answered."""
+    first = own.iloc[0]
+    plan = CellPlan(cell.dataset, cell.method, cell.seed, 0, (NORM,), str(first["calibrated_on"]), 0)
+    inputs = own.drop_duplicates("index").sort_values("index")
+    index = inputs["index"].to_numpy()
+    predicted = inputs["predicted"].fillna(-1).to_numpy(dtype=int)
+    frames = []
+    for domain, rows in answered.groupby("domain"):
+        found = _radii(rows, index, predicted)
+        seconds = rows["seconds"].sum() / max(1, rows["index"].nunique())
+        maker = RowMaker(plan, "deterministic", None)
+        frames.append(maker.radii(Curve(tool, domain, norms=(NORM,)), NORM, index, predicted, found, seconds))
+    mine = predictions["dataset"].eq(cell.dataset) & predictions["seed"].eq(cell.seed)
+    copied = predictions[mine & predictions["method"].eq(first["method"])].assign(method=cell.method)
+    meta = {"method": cell.method, "title": cell.method, "tool": tool, "questions": len(answered)}
+    cell.write(f"answers of {tool}", pd.concat(frames, ignore_index=True), copied, None, meta)
+
+
+def _radii(rows: pd.DataFrame, index: np.ndarray, predicted: np.ndarray) -> Radii:
+    """The largest radius that holds and the smallest that is violated, for each input; unknown where neither."""
+    lower, upper = np.zeros(len(index)), np.full(len(index), np.inf)
+    outcome = np.full(len(index), Outcome.UNKNOWN, dtype=object)
+    outcome[predicted == 0] = Outcome.MISCLASSIFIED
+    outcome[predicted == -1] = Outcome.ABSTAINED
+    for place, mine in rows.groupby("index"):
+        at = int(np.searchsorted(index, place))
+        holds, violated = mine[mine["answer"] == HOLDS], mine[mine["answer"] == VIOLATED]
+        lower[at] = holds["radius"].max() if len(holds) else 0.0
+        upper[at] = violated["reach"].min() if len(violated) else np.inf
+        if lower[at] >= upper[at]:
+            raise UsageError(
+                f"the answers for test input {place} contradict each other: {lower[at]:g} holds, "
+                f"{violated['radius'].min():g} is violated"
+            )
+        if predicted[at] == 1:
+            late = bool((mine["answer"] == TIMEOUT).any())
+            outcome[at] = Outcome.CERTIFIED if lower[at] > 0 else Outcome.TIMEOUT if late else Outcome.UNKNOWN
+    return Radii(lower, outcome, radius_upper=upper, reason=REASON)

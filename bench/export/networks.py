@@ -1,0 +1,73 @@
+"""Trained networks of a run as ONNX files, which any verifier can read."""
+
+import copy
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.contract import Method
+from bench.errors import UsageError
+from bench.model_files.onnx_file import INSTALL_HINT
+
+# Old enough for every verifier of the competitions.
+OPSET = 13
+TOLERANCE = 1e-4
+CHECKED_INPUTS = 3
+
+
+class OneOutput(nn.Module):
+    """(1, *shape) -> (1, 1), the form verifiers expect: sensitive iff the output is positive."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = copy.copy(method)
+        self.method.model = copy.deepcopy(method.model).float().eval().requires_grad_(False)
+        self.model = self.method.model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.method.score(x).reshape(-1, 1)
+
+
+def write_onnx(method: Method, input_shape: tuple[int, ...], path: Path) -> None:
+    """Write a trained method's score network to ``path``, in float32 for one input at a time.
+
+    The file is checked against the method with ONNX's reference implementation. Raises UsageError saying why a method
+    has no such network: a smoothed classifier's vote, or an operation that ONNX lacks.
+    """
+    try:
+        import onnx
+        from onnx.reference import ReferenceEvaluator
+    except ImportError as error:
+        raise UsageError(INSTALL_HINT) from error
+    if method.guarantee != "deterministic":
+        raise UsageError("its classifier is a vote over noise, not a network")
+    network = OneOutput(method)
+    x = torch.rand(CHECKED_INPUTS, *input_shape, generator=torch.Generator().manual_seed(0))
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter(
+                "ignore"
+            )  # the exporter that needs no further package is called the old one
+            torch.onnx.export(
+                network,
+                (x[:1],),
+                path,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=["X"],
+                output_names=["Y"],
+            )
+        reference = ReferenceEvaluator(onnx.load(path))
+        found = np.concatenate([reference.run(None, {"X": row[None].numpy()})[0] for row in x])
+    except Exception as error:  # exporter and reference raise many types for what they do not know
+        path.unlink(missing_ok=True)
+        reason = " ".join(str(error).split())[:120]
+        raise UsageError(
+            f"its network cannot be written as ONNX ({type(error).__name__}: {reason})"
+        ) from error
+    if not np.allclose(found, network(x).numpy(), rtol=TOLERANCE, atol=TOLERANCE):
+        path.unlink()
+        raise UsageError("its network as ONNX computes other scores")

@@ -1,0 +1,216 @@
+"""Networks and questions for outside verifiers: ONNX, VNN-LIB, and the way back."""
+
+import re
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+import vnnlib
+import vnnlib.compat
+from synthetic import blobs
+
+from bench.data import load_dataset
+from bench.evaluate import Evaluation
+from bench.export.__main__ import main
+from bench.export.questions import ask
+from bench.export.questions import vnnlib as written
+from bench.falsify import load_method
+from bench.files import plain
+from bench.methods.crown import CROWN
+from bench.methods.fcnn import FCNN, FCNNSettings
+from bench.methods.smoothing_gaussian import SmoothingGaussian
+from bench.plan import CellPlan
+from bench.provenance import RunClock, run_record
+from bench.store import Store
+from fcnn.training import TrainSettings
+
+SHORT = TrainSettings(epochs=8, batch_size=32, learning_rate=0.01)
+
+
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    data = blobs()
+    arrays = {
+        f"{axis}_{part}": getattr(data, f"{axis}_{part}") for axis in "xy" for part in ("train", "test")
+    }
+    np.savez(folder / "blobs.npz", **arrays)
+    return folder
+
+
+@pytest.fixture
+def out(data_folder, tmp_path):
+    """A finished run of a feature-convex network, a plain one, and a smoothed one."""
+    store, data = Store(tmp_path / "out"), load_dataset("blobs", data_folder)
+    store.prepare()
+    cells, methods = [], {}
+    makers = {
+        "fcnn": FCNN(FCNNSettings(hidden=(6,), feature_map="centered_abs", train=SHORT)),
+        "crown": CROWN(CROWN.Settings(hidden=(8,), train=SHORT)),
+        "smoothing_gaussian": SmoothingGaussian(
+            SmoothingGaussian.Settings(
+                draws=200, draws_predict=100, draws_calibrate=20, hidden=(4,), train=SHORT
+            )
+        ),
+    }
+    for name, method in makers.items():
+        result = Evaluation(method, data, CellPlan("blobs", name, 0, 0, ("linf",), "validation", 0)).run()
+        cells.append(store.cell("blobs", name, 0))
+        meta = {"method": name, "title": name, "settings": plain(method.settings)}
+        cells[-1].write("key", result.radii, result.predictions, result.state, meta)
+        methods[name] = {
+            "method": name,
+            "title": name,
+            "reference": "",
+            "guarantee": "deterministic",
+            "family": "",
+        }
+    radii, _ = store.merge(cells)
+    store.write_run(run_record({"title": "Run", "sensitive": None}, methods, radii, RunClock()))
+    return store.out
+
+
+def export(out, data_folder, *options: str) -> int:
+    return main([str(out), "--data-dir", str(data_folder), *options])
+
+
+def read_old(text: str) -> np.ndarray:
+    """The bounds (d, 2) of a VNN-LIB 1.0 file, read anew."""
+    declared = re.findall(r"\(declare-const (\w+) Real\)", text)
+    bounds = dict.fromkeys(declared)
+    for sign, name, value in re.findall(r"\(assert \((<=|>=) (\w+) ([-0-9.]+)\)\)", text):
+        bounds[name] = {**(bounds[name] or {}), sign: float(value)}
+    assert text.count("(assert") == 2 * (len(declared) - 1) + 1
+    assert bounds.pop("Y_0") == {"<=": 0.0}
+    return np.array(
+        [[bounds[f"X_{place}"][">="], bounds[f"X_{place}"]["<="]] for place in range(len(bounds))]
+    )
+
+
+def test_networks_score_as_the_methods_do(out, data_folder, capsys):
+    assert export(out, data_folder, "--inputs", "2") == 0
+    assert "smoothing_gaussian on blobs: its classifier is a vote over noise" in capsys.readouterr().err
+    data = load_dataset("blobs", data_folder)
+    for name in ("fcnn", "crown"):
+        session = onnxruntime.InferenceSession(out / "vnnlib" / "onnx" / f"blobs_{name}_0.onnx")
+        method = load_method(Store(out), data, "blobs", name, 0)
+        found = [session.run(None, {"X": row[None]})[0].item() for row in data.x_test]
+        expected = method.score(torch.from_numpy(data.x_test)).detach().numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        assert (expected > 0).any() and (expected < 0).any()
+
+
+def test_instances_name_files_and_questions_are_boxes_around_sensitive_inputs(out, data_folder):
+    assert export(out, data_folder, "--inputs", "3", "--radii", "0.05", "0.3", "--timeout", "7") == 0
+    folder = out / "vnnlib"
+    questions = pd.read_csv(folder / "questions.csv")
+    data = load_dataset("blobs", data_folder)
+    lines = [line.split(",") for line in (folder / "instances.csv").read_text().splitlines()]
+    assert len(lines) == len(questions) == 2 * 3 * 2
+    for (onnx, question, seconds), row in zip(lines, questions.itertuples(), strict=True):
+        assert (folder / onnx).is_file() and seconds == "7" and question == row.vnnlib
+        box = read_old((folder / question).read_text())
+        x = data.x_test[questions.loc[row.Index, "index"]].astype(float)
+        assert data.y_test[questions.loc[row.Index, "index"]] == 1
+        low, high = np.clip(x - row.radius, 0, 1), np.clip(x + row.radius, 0, 1)
+        assert (box[:, 0] <= low).all() and (box[:, 1] >= high).all()
+        np.testing.assert_allclose(box, np.stack([low, high], axis=1), atol=1e-7)
+        assert row.radius <= row.reach <= row.radius + 1e-7
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3, 3)])
+@pytest.mark.parametrize("domain", ["box", "free"])
+def test_an_independent_parser_reads_the_same_box(shape, domain):
+    x = np.random.default_rng(0).random(shape).astype(np.float32)
+    x.flat[0], x.flat[1] = 0.0, 1e-7
+    question = ask(x, 0.1, domain)
+    (case,) = vnnlib.compat.transform(vnnlib.parse_query_string(written(question, "2.0", "a comment")))
+    np.testing.assert_array_equal(
+        np.array(case.input_box), np.stack([question.lower.ravel(), question.upper.ravel()], 1)
+    )
+    np.testing.assert_array_equal(read_old(written(question, "1.0", "a comment")), case.input_box)
+    (polytope,) = case.output_constraints
+    assert np.array(polytope.coeff_matrix).tolist() == [[1.0]] and np.array(polytope.rhs).item() == 0
+    low, high = x.astype(float) - 0.1, x.astype(float) + 0.1
+    if domain == "box":
+        low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
+    assert (question.lower <= low).all() and (question.upper >= high).all()
+
+
+def answers(out, tmp_path, text: str):
+    path = tmp_path / "results.csv"
+    path.write_text(text)
+    return path
+
+
+def test_answers_come_back_as_a_method(out, data_folder, tmp_path):
+    radii = ("0.01", "0.02", "0.5", "0.9")
+    assert export(out, data_folder, "--methods", "fcnn", "--inputs", "3", "--radii", *radii) == 0
+    questions = pd.read_csv(out / "vnnlib" / "questions.csv")
+    first, second, third = sorted(questions["index"].unique())
+    told = {
+        first: ["unsat", "holds", "sat", "violated"],
+        second: ["timeout", "timeout", "unknown", "error"],
+        third: ["unsat", "timeout", "timeout", "sat"],
+    }
+    lines = ["vnnlib,result,seconds"]
+    for row in questions.to_dict("records"):
+        word = told[row["index"]][radii.index(f"{row['radius']:g}")]
+        lines.append(f"./somewhere/{row['vnnlib']},{word},1.5")
+    results = answers(out, tmp_path, "\n".join(lines))
+    assert export(out, data_folder, "--import", str(results), "--tool", "oracle") == 0
+    run, rows, predictions = Store(out).read_run()
+    assert set(rows["method"]) == {"fcnn", "crown", "smoothing_gaussian", "oracle:fcnn"}
+    assert run["methods"]["oracle:fcnn"]["title"] == "fcnn by oracle"
+    mine = rows[rows["method"] == "oracle:fcnn"].set_index("index")
+    assert set(mine["domain"]) == {"box"} and set(mine["norm"]) == {"linf"}
+    assert mine.loc[first, ["outcome", "radius"]].tolist() == ["certified", 0.02]
+    assert mine.loc[first, "radius_upper"] == pytest.approx(0.5, abs=1e-6)
+    assert mine.loc[first, "radius_upper"] >= 0.5
+    assert mine.loc[second, "outcome"] == "timeout" and pd.isna(mine.loc[second, "radius"])
+    assert mine.loc[third, "radius"] == 0.01 and mine.loc[third, "radius_upper"] >= 0.9
+    assert mine.loc[first, "seconds"] == pytest.approx(6.0)
+    theirs = rows[(rows["method"] == "fcnn") & (rows["certificate"] == "closed_form")]
+    assert sorted(mine.index) == sorted(theirs["index"])
+    rest = mine.drop([first, second, third])
+    assert set(rest["outcome"]) <= {"unknown", "misclassified"}
+    assert (predictions["method"] == "oracle:fcnn").sum() == (predictions["method"] == "fcnn").sum()
+
+
+BAD_ANSWERS = {
+    "need a first line": "a,b\nc,d",
+    "none of the questions": "vnnlib,result\nelsewhere.vnnlib,holds",
+    "unknown result 'hold' (did you mean 'holds'?)": "vnnlib,result\n{0},hold",
+    "twice": "vnnlib,result\n{0},holds\n{0},holds",
+    "contradict each other": "vnnlib,result\n{0},sat\n{1},unsat",
+    "is not a number": "vnnlib,result,seconds\n{0},holds,soon",
+}
+
+
+def test_results_that_do_not_fit_are_refused_and_change_nothing(out, data_folder, tmp_path, capsys):
+    assert export(out, data_folder, "--methods", "fcnn", "--inputs", "1", "--radii", "0.1", "0.2") == 0
+    names = pd.read_csv(out / "vnnlib" / "questions.csv")["vnnlib"].tolist()
+    before = (out / "radii.parquet").read_bytes()
+    for message, text in BAD_ANSWERS.items():
+        results = answers(out, tmp_path, text.format(*names))
+        assert export(out, data_folder, "--import", str(results)) == 2, message
+        assert message in capsys.readouterr().err
+    assert (out / "radii.parquet").read_bytes() == before
+
+
+def test_bad_usage_is_one_clear_line(out, data_folder, tmp_path, capsys):
+    for message, options in {
+        "only linf balls": ["--norms", "l2"],
+        "unknown format 'vnnlb' (did you mean 'vnnlib'?)": ["--format", "vnnlb"],
+        "unknown method 'fcn' (did you mean 'fcnn'?)": ["--methods", "fcn"],
+        "unknown VNN-LIB version": ["--vnnlib-version", "3"],
+        "give numbers > 0": ["--radii", "0"],
+        "no question can be written": ["--methods", "smoothing_gaussian"],
+        "export the questions first": ["--import", str(tmp_path / "nowhere.csv")],
+    }.items():
+        assert export(out, data_folder, *options) == 2, message
+        told = capsys.readouterr().err
+        assert message in told and told.count("\n") == 1
+    assert main([str(tmp_path / "nothing")]) == 2
