@@ -1,0 +1,75 @@
+"""Nearest class mean: the simplest classifier with an exact certificate, registered from outside the suite."""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bench.calibration import ThresholdedScore, balanced_threshold
+from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, LinearScore, Method, Radii, TrainingData
+
+# Rounding in float64 stays far below this share of a radius.
+SHAVE = 1e-9
+
+
+@dataclass(frozen=True)
+class NearestSettings:
+    """shrink: share of the way by which each class mean moves to the mean of all training inputs."""
+
+    shrink: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shrink < 1:
+            raise ValueError(f"shrink = {self.shrink}: give a number from 0 to below 1")
+
+
+class Nearest(Method):
+    """Sensitive iff the input is nearer to the sensitive class's mean than to the other's, both in l2.
+
+    The decision boundary is a hyperplane, so the certified radius is the exact distance to it in every norm:
+    |score| / ||weight||_{p*}. Guarantee: deterministic, all three norms native. Source: textbook.
+    """
+
+    name = "nearest"
+    title = "Nearest mean"
+    reference = "textbook"
+    Settings = NearestSettings
+
+    model: ThresholdedScore
+
+    def curves(self) -> Sequence[Curve]:
+        return [Curve("distance")]
+
+    def network(self, input_shape: tuple[int, ...]) -> nn.Module:
+        return ThresholdedScore(LinearScore(torch.zeros(math.prod(input_shape)), 0.0))
+
+    def fit(self, data: TrainingData, context: FitContext) -> None:
+        x = data.x.flatten(1).double()
+        centre = x.mean(dim=0)
+        sensitive, other = (
+            mean + self.settings.shrink * (centre - mean)
+            for mean in (x[data.y == 1].mean(dim=0), x[data.y == 0].mean(dim=0))
+        )
+        # ||x - other||^2 - ||x - sensitive||^2, halved, is linear in x.
+        linear = self.model.network.linear
+        with torch.no_grad():
+            linear.weight.copy_((sensitive - other)[None])
+            linear.bias.fill_(float(other @ other - sensitive @ sensitive) / 2)
+
+    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
+        self.model.threshold += balanced_threshold(self.model(x), y)
+
+    def score(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+    def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
+        exact = copy.deepcopy(self.model).double().requires_grad_(False)
+        margin = (1 - SHAVE) * exact(x.double()).clamp(min=0)
+        weight = exact.network.linear.weight
+        return {
+            norm: Radii.from_radius(margin / torch.linalg.vector_norm(weight, DUAL_NORM_ORDER[norm]))
+            for norm in norms
+        }
