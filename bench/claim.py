@@ -126,10 +126,15 @@ def _band(ours: np.ndarray, others: np.ndarray, seed: int) -> tuple[np.ndarray, 
         best = [radius_at(radii[:, drawn], LEVELS).max(axis=0) for radii in (ours, others)]
         factors.append(_quotient(*best))
     tail = (1 - CONFIDENCE) / 2
+    columns = np.array(factors).T
+    return tuple(np.array([_percentile(column, share) for column in columns]) for share in (tail, 1 - tail))
+
+
+def _percentile(factors: np.ndarray, share: float) -> float:
+    """Return a percentile of the factors that exist; NaN where no draw has one, as nobody reaches the level."""
+    factors = factors[~np.isnan(factors)]
     # Infinite factors have ranks, but cannot be interpolated.
-    return tuple(
-        np.nanquantile(np.array(factors), share, axis=0, method="inverted_cdf") for share in (tail, 1 - tail)
-    )
+    return float(np.quantile(factors, share, method="inverted_cdf")) if len(factors) else math.nan
 
 
 def _quotient(ours: np.ndarray, others: np.ndarray) -> np.ndarray:
