@@ -6,8 +6,8 @@ from bench.experiments._shared import Options
 
 DATASET = "cifar10_catsdogs"
 TITLE = "CIFAR-10 cats-dogs"
-REDUCED = "a small network (16 features, stride 3), 4 epochs, 200 test inputs"
-TEST_INPUTS = 200
+REDUCED = "a small network (16 features, stride 3), 4 epochs, 100 test inputs"
+TEST_INPUTS = 100
 
 
 def settings(options: Options) -> dict[str, Any]:
