@@ -62,7 +62,7 @@ def legend_styles(
             rank=rank,
             name=name,
             label=name + _remarks(rows[key]),
-            color=_shade(palette[place % len(palette)], SHADES[(len(siblings) + turn) % len(SHADES)]),
+            color=_free_shade(palette[place % len(palette)], len(siblings) + turn, styles.values()),
             dashes=dashes,
             marker=_free_marker(rank, dashes, styles.values()),
         )
@@ -97,6 +97,15 @@ def _free_marker(rank: int, dashes: str | tuple, others: Iterable[LineStyle]) ->
     taken = {style.marker for style in others if style.dashes == dashes}
     turned = MARKERS[rank % len(MARKERS) :] + MARKERS[: rank % len(MARKERS)]
     return next((marker for marker in turned if marker not in taken), turned[0])
+
+
+def _free_shade(
+    color: tuple[float, float, float], first: int, others: Iterable[LineStyle]
+) -> tuple[float, float, float]:
+    """Return a shade that no other curve has, as long as there is one; the shade numbered ``first`` if it is free."""
+    taken = {style.color for style in others}
+    shades = [_shade(color, SHADES[(first + step) % len(SHADES)]) for step in range(len(SHADES))]
+    return next((shade for shade in shades if shade not in taken), shades[0])
 
 
 def _shade(color: tuple[float, float, float], share: float) -> tuple[float, float, float]:

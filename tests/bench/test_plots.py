@@ -158,6 +158,16 @@ def test_curves_differ_without_colour() -> None:
     assert not by_domain[0] & by_domain[1]
 
 
+def test_colours_differ_when_methods_outnumber_the_palette() -> None:
+    curves = [("first", "closed_form"), ("first", "refined"), *((f"m{place:02}", "c") for place in range(12))]
+    summary = summarise(
+        check_radii(pd.concat([rows(method, certificate, "l2") for method, certificate in curves])),
+        predictions_frame(),
+    )
+    styles = legend_styles(summary, {})
+    assert len({style.color for style in styles.values()}) == len(curves)
+
+
 def test_redrawing_gives_the_same_files_and_changes_no_global_setting(finished_run: Path) -> None:
     before = dict(matplotlib.rcParams)
     written = draw_run(finished_run)

@@ -217,7 +217,9 @@ function drawSeconds(place, dataset, state) {
   const ticks = logTicks(Math.min(...times), Math.max(...times));
   const narrow = place.clientWidth < 600;
   const labels = curves.map((curve) => wrapped(curve.title, narrow ? 18 : 40));
-  const height = 110 + labels.reduce((sum, label) => sum + Math.max(30, 17 * label.split("<br>").length), 0);
+  // Rows are equally high, so the longest label decides.
+  const longest = Math.max(...labels.map((label) => label.split("<br>").length));
+  const height = 110 + labels.length * Math.max(30, 16 * longest + 4);
   place.style.height = `${height}px`;
   const changes = {
     height,

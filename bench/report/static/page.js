@@ -1,7 +1,10 @@
 // The page: what is on it, and what its controls change.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const state = { axis: "linear", domain: "all", band: true, bracket: true, theme: "auto" };
+// Bands of many curves hide each other: then they are shown on request.
+const CROWDED = 8;
+const crowded = data.datasets.some((dataset) => dataset.curves.length > CROWDED);
+const state = { axis: "linear", domain: "all", band: !crowded, bracket: true, theme: "auto" };
 const sections = [];
 
 for (const dataset of data.datasets) {
