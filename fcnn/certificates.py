@@ -207,14 +207,23 @@ def _knapsack_l1(margin: Tensor, weights: Tensor, caps: Tensor) -> Tensor:
     size = min(FIRST_SELECTION, weights.shape[1])
     while len(rows):
         heaviest, index = weights.topk(size, dim=1)
-        filled, enough = _fill(margin, heaviest, caps.gather(1, index))
+        room = caps.gather(1, index)
+        filled, enough = _fill(margin, heaviest, room)
         radius[rows[enough]] = filled[enough]
         if size == weights.shape[1]:
             break
         missed = (~enough).nonzero()[:, 0]
+        size = _next_selection(margin[missed], heaviest[missed], room[missed], weights.shape[1])
         rows, margin, weights, caps = rows[missed], margin[missed], weights[missed], caps[missed]
-        size = min(4 * size, weights.shape[1])
     return radius
+
+
+def _next_selection(margin: Tensor, weights: Tensor, caps: Tensor, most: int) -> int:
+    """How many coordinates to look at after these did not suffice: those that would, were the next ones like them."""
+    size = weights.shape[1]
+    gain = weights[:, -1] * caps.mean(1)
+    needed = ((margin - torch.linalg.vecdot(weights, caps)) / gain).nan_to_num(nan=most, posinf=most)
+    return min(most, max(4 * size, size + int(needed.clamp(max=most).amax()))) if len(margin) else most
 
 
 def _fill(margin: Tensor, weights: Tensor, caps: Tensor) -> tuple[Tensor, Tensor]:

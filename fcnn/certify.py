@@ -28,7 +28,7 @@ FLOATS_PER_FEATURE = 12
 # Batches of more numbers than this fall out of the processor's caches.
 CACHED_FLOATS = 2**17
 WALKED_FLOATS = 2**18  # a walk takes many small steps, whose overhead a larger batch shares
-SMALLEST_BATCH = 8
+SMALLEST_BATCH = 2
 
 
 def certify_batch(
