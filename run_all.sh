@@ -7,7 +7,8 @@ usage() {
   cat <<TEXT
 usage: ./run_all.sh [WORD] [OPTION ...]
 
-  (nothing)   set up, run the quick suite, draw everything, print the summary
+  (nothing)   set up, run the quick suite, draw everything, print the summary,
+              attack a sample of the certificates
   SUITE       the same with another suite: $(suites)
               after paper and paper_cpu follow the paper's other experiments, into out/SUITE/experiments
   test        set up and run the tests; options go to pytest
@@ -65,15 +66,45 @@ set_up() {
   echo "$wanted" >"$stamp"
 }
 
-# The suite, then the experiments into its folder. Both see the same options, so only what both know is allowed.
-suite_and_experiments() {
-  local suite=$1 out=out/$1 reduced=() code=0
+# The suite, for the paper's the experiments into its folder, and attacks on a sample of the certificates.
+# Options must be known to all that see them; a failed cell, experiment or certificate makes the exit code 1.
+run_suite() {
+  local suite=$1 out reduced=() code=0
   shift
-  if [ "$suite" = paper_cpu ]; then reduced=(--reduced); fi
-  "$python" -m bench.compare --suite "$suite" --out "$out" "$@" || code=$?
+  out=$(option_of --out "out/$suite" "$@")
+  "$python" -m bench.compare --suite "$suite" "$@" || code=$?
   if [ "$code" -gt 1 ]; then exit "$code"; fi
-  "$python" -m bench.experiments ${reduced[@]+"${reduced[@]}"} --run "$out" --out "$out/experiments" "$@" || code=$?
+  case " $* " in *" --list "* | *" --help "* | *" -h "*) exit "$code" ;; esac
+  if [ "$suite" = paper_cpu ]; then reduced=(--reduced); fi
+  case $suite in
+    paper | paper_cpu)
+      "$python" -m bench.experiments ${reduced[@]+"${reduced[@]}"} --run "$out" "$@" --out "$out/experiments" || code=1
+      ;;
+  esac
+  attack "$out" "$(option_of --data-dir "" "$@")" || code=1
   exit "$code"
+}
+
+# Prints what an option is given as, --name VALUE or --name=VALUE, or a default.
+option_of() {
+  local name=$1 value=$2
+  shift 2
+  while [ $# -gt 0 ]; do
+    case $1 in
+      "$name") shift; value=${1:-} ;;
+      "$name="*) value=${1#*=} ;;
+    esac
+    shift || true
+  done
+  echo "$value"
+}
+
+attack() {
+  local data=()
+  if [ -n "$2" ]; then data=(--data-dir "$2"); fi
+  echo
+  "$python" -m bench.falsify "$1" ${data[@]+"${data[@]}"} \
+    --limit 20 --restarts 1 --steps 20 --library 1 --bracket 20
 }
 
 word=${1:-quick}
@@ -92,9 +123,6 @@ case $word in
       *) fail "unknown word '$word': choose from test, setup, $(suites | sed 's/ /, /g')" ;;
     esac
     set_up
-    case $word in
-      paper | paper_cpu) suite_and_experiments "$word" "$@" ;;
-      *) exec "$python" -m bench.compare --suite "$word" "$@" ;;
-    esac
+    run_suite "$word" "$@"
     ;;
 esac

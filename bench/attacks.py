@@ -11,21 +11,31 @@ import torch
 from torch import Tensor, nn
 
 from bench.contract import NORMS
-from bench.errors import unknown
+from bench.errors import UsageError, unknown
 
 Score = Callable[[Tensor], Tensor]
 ORDERS = {"l1": 1.0, "l2": 2.0, "linf": float("inf")}
-# An attack's point is pulled in by this much, so that rounding cannot put it outside the ball.
-INSIDE = 1e-9
+LIBRARY_STEPS = 20
+SQUARE_QUERIES = 200
+# Square in l2 divides the side of an image by five.
+SQUARE_SIDE = 5
 
 
 @dataclass(frozen=True)
 class AttackSettings:
-    """steps per restart; restarts from random points of the ball, the first from the input itself."""
+    """steps per restart; restarts from random points of the ball, the first from the input itself.
+
+    Raises UsageError for numbers below 1.
+    """
 
     steps: int = 40
     restarts: int = 3
     step_share: float = 2.5
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "restarts"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} {getattr(self, name)}: give a whole number >= 1")
 
 
 @dataclass(frozen=True)
@@ -69,28 +79,33 @@ def norm_exact(
     return best
 
 
-def library_attacks(score: Score, x: Tensor, radius: Tensor, norm: str, seed: int = 0) -> Attacked:
-    """Run torchattacks' PGD (linf) or PGDL2 (l2) at each input's own radius, points kept in the unit box.
+def library_attacks(score: Score, x: Tensor, radius: Tensor, norm: str, seed: int = 0) -> list[Tensor]:
+    """Return the points (N, *shape) that torchattacks' PGD, APGD and Square (5 pixels a side or more) end at.
 
-    x: (N, *shape) images; inputs are attacked one radius at a time. Raises UsageError for l1, which it does not know.
+    x: (N, *shape) images in the unit box, attacked one by one, as the library knows one radius for all. The points are
+    pulled into each input's ball of ``radius`` (N,). Of AutoAttack these are the parts that apply: its others compare
+    the score with that of a third class. Raises UsageError for l1, which the library does not know.
     """
     import torchattacks
 
-    makers = {"l2": torchattacks.PGDL2, "linf": torchattacks.PGD}
-    if norm not in makers:
-        raise unknown("norm for torchattacks", norm, makers)
+    if norm not in ("l2", "linf"):
+        raise unknown("norm for torchattacks", norm, ("l2", "linf"))
+    model, name = _TwoLogits(score), {"l2": "L2", "linf": "Linf"}[norm]
+    label = torch.ones(1, dtype=torch.long, device=x.device)
+    pgd = {"l2": torchattacks.PGDL2, "linf": torchattacks.PGD}[norm]
+    makers = (
+        lambda r: pgd(model, eps=r, alpha=2.5 * r / LIBRARY_STEPS, steps=LIBRARY_STEPS),
+        lambda r: torchattacks.APGD(model, norm=name, eps=r, steps=LIBRARY_STEPS, seed=seed),
+        lambda r: torchattacks.Square(model, norm=name, eps=r, n_queries=SQUARE_QUERIES, seed=seed),
+    )[: 3 if x.shape[-1] >= SQUARE_SIDE else 2]
+    found = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        points = [
-            makers[norm](_TwoLogits(score), eps=float(r), alpha=2.5 * float(r) / 20, steps=20)(
-                image[None], torch.ones(1, dtype=torch.long)
-            )
-            for image, r in zip(x, radius.tolist(), strict=True)
-        ]
-    points = torch.cat(points)
-    delta = project((points - x).flatten(1), radius.to(x), norm)
-    points = x + delta.view_as(x)
-    return Attacked(points, score(points).detach())
+        for make in makers:
+            ends = [make(float(r))(image[None], label) for image, r in zip(x, radius.tolist(), strict=True)]
+            delta = project((torch.cat(ends) - x).flatten(1), radius.to(x), norm)
+            found.append(_inside(x, delta, radius.to(x), norm, "box").detach())
+    return found
 
 
 def project(delta: Tensor, radius: Tensor, norm: str) -> Tensor:
@@ -155,9 +170,17 @@ def _descend(
 
 
 def _inside(x: Tensor, delta: Tensor, radius: Tensor, norm: str, domain: str) -> Tensor:
-    """Return points of the ball (and box); clipping to the box shrinks every |delta_i|, so it stays in the ball."""
+    """Return points of the ball (and box); clipping to the box shrinks every |delta_i|, so it stays in the ball.
+
+    Adding delta to x rounds each coordinate by at most half of eps (|x_i| + |delta_i|). Twice as much is kept free, or
+    a point at the very edge, where wrong certificates break, would lie outside and count for nothing.
+    """
+    flat = x.flatten(1)
+    rounding = torch.finfo(x.dtype).eps * torch.linalg.vector_norm(
+        flat.abs() + delta.abs(), ord=ORDERS[norm], dim=1
+    )
     size = torch.linalg.vector_norm(delta, ord=ORDERS[norm], dim=1)
-    delta = delta * ((1 - INSIDE) * radius / size.clamp(min=1e-30)).clamp(max=1)[:, None]
+    delta = delta * ((radius - rounding).clamp(min=0) / size.clamp(min=1e-30)).clamp(max=1)[:, None]
     points = x + delta.view_as(x)
     return points.clamp(0, 1) if domain == "box" else points
 

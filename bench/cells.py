@@ -1,7 +1,7 @@
 """One cell as a job: what a worker needs to compute it, and what it hands back. Nothing here writes results."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -89,6 +89,10 @@ class CellOutcome:
     meta: dict[str, Any]
     errors: tuple[str, ...] = ()
     log: str = field(default="", repr=False)
+
+
+# What computes cells: given jobs, it yields each one's result as it ends.
+Engine = Callable[[Sequence[CellJob]], Iterator[tuple[CellJob, CellOutcome | Failure]]]
 
 
 @lru_cache(maxsize=1)

@@ -2,14 +2,21 @@
 
 A deterministic certificate with one counterexample is wrong: the example is saved and the exit code is 1. A
 probabilistic one may fail with probability alpha per input: the number of failures is compared with what alpha
-allows. Exit codes: 0 nothing found; 1 certificates broken; 2 bad usage.
+allows. An *attacked point* is where one attack ended from one start: certificates x starts, and one more for each of
+torchattacks' attacks on an image. ``--points N`` adds starts until deterministic certificates have N of them.
+
+Written into OUT: falsify.csv (a row for each curve), attacks.parquet (a row for each certificate), bracket.csv and
+figures/*_bracket.* (certified accuracy against accuracy under attack), counterexamples/*.npz.
+Exit codes: 0 nothing found; 1 certificates broken; 2 bad usage.
 """
 
+import argparse
 import io
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,151 +25,181 @@ from scipy import stats
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.attacks import ORDERS, AttackSettings, library_attacks, norm_exact
-from bench.cells import DataRequest, cached_dataset
-from bench.contract import Method, Outcome
-from bench.data import Dataset
+from bench.attacks import AttackSettings
+from bench.contract import Outcome
 from bench.errors import Parser, UsageError
 from bench.files import safe_name, write_atomic
-from bench.registry import get_method
-from bench.seeds import derive_seed
-from bench.settings import from_table
-from bench.store import Store
+from bench.store import FIGURES, Store
+from bench.targets import FinishedRun, sample
 
 CURVE = ["dataset", "method", "certificate", "domain", "norm", "seed"]
 REPORT = "falsify.csv"
+ROWS = "attacks.parquet"
+BRACKET = "bracket.csv"
 COUNTEREXAMPLES = "counterexamples"
 # More failures than this are unlikely (one run in a thousand) when every certificate holds with 1 - alpha.
 SURPRISE = 0.001
 
 
 @dataclass(frozen=True)
-class Target:
-    """The certificates of one curve and seed: the method as trained, its inputs and their radii."""
+class Effort:
+    """How much to attack.
 
-    method: Method
-    x: Tensor
-    radius: Tensor
-    norm: str
-    domain: str
-    seed: int
+    attack: steps and starts of each attack; limit: certificates of each curve (0: all); points: attacked points that
+    deterministic certificates get at least, by more starts; library: images of each curve that torchattacks attacks
+    too; bracket: inputs of each method for the bracket (0: no bracket). Raises UsageError for a negative number.
+    """
 
-    def failures(self, points: Tensor) -> Tensor:
-        """Which points (N, *shape) are, inside the ball, not called sensitive by the method itself: bool (N,)."""
-        size = torch.linalg.vector_norm(
-            (points.double() - self.x.double()).flatten(1), ord=ORDERS[self.norm], dim=1
-        )
-        return (self.method.predict(points, derive_seed(self.seed, "judge")) == 0) & (size <= self.radius)
+    attack: AttackSettings = field(default_factory=AttackSettings)
+    limit: int = 100
+    points: int = 0
+    library: int = 3
+    bracket: int = 100
 
-    def attack(self, settings: AttackSettings) -> Tensor:
-        """Return the points (N, *shape) that came closest to breaking each certificate."""
-        best = norm_exact(
-            self.method.score, self.x, self.radius, self.norm, self.domain, settings, self.seed
-        ).points
-        if self.norm in ("l2", "linf") and self.x.dim() == 4 and torch.isfinite(self.radius).all():
-            other = library_attacks(self.method.score, self.x, self.radius, self.norm, self.seed).points
-            failed = self.failures(other)
-            best = torch.where(failed.view(-1, 1, 1, 1), other, best)
-        return best
+    def __post_init__(self) -> None:
+        for name in ("limit", "points", "library", "bracket"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"--{name} {getattr(self, name)}: give a whole number >= 0")
 
 
-def falsify(out: Path, data_dir: Path | None, limit: int, settings: AttackSettings) -> pd.DataFrame:
-    """Attack up to ``limit`` certificates of each curve (0: all); return and write one row per curve.
+def falsify(out: Path, data_dir: Path | None, effort: Effort) -> pd.DataFrame:
+    """Attack the certificates of a finished run; write and return one row for each curve and seed.
 
-    Columns: the curve, guarantee, attacked, broken, allowed (how many failures the guarantee allows).
+    Columns: the curve, guarantee, attacked (certificates), points (attacked points), broken, rounding (points inside a
+    deterministic certificate that float32 calls not sensitive, and float64 sensitive: not counted as broken), allowed
+    (how many broken ones the guarantee allows).
     """
     store = Store(out)
-    run, radii, _ = store.read_run()
-    sensitive = run["configuration"]["sensitive"]
-    table = []
-    certified = radii[radii["outcome"] == Outcome.CERTIFIED]
-    for key, rows in tqdm(certified.groupby(CURVE, sort=True), desc="attacking", disable=None):
-        curve = dict(zip(CURVE, key, strict=True))
-        rows = _chosen(rows, limit, curve)
-        data = cached_dataset(DataRequest(curve["dataset"], data_dir, sensitive))
-        target = _target(store, data, rows, curve)
-        points = target.attack(settings)
-        failed = target.failures(points).numpy()
-        if failed.any():
-            _save(out, curve, rows[failed], points[torch.from_numpy(failed)])
-        alpha = rows["alpha"].iloc[0]
-        allowed = 0 if pd.isna(alpha) else int(stats.binom.isf(SURPRISE, len(rows), float(alpha)))
-        guarantee = rows["guarantee"].iloc[0]
-        table.append(
-            {
-                **curve,
-                "guarantee": guarantee,
-                "attacked": len(rows),
-                "broken": failed.sum(),
-                "allowed": allowed,
-            }
+    record, radii, _ = store.read_run()
+    run = FinishedRun(store, record["configuration"]["sensitive"], data_dir)
+    chosen = [
+        (dict(zip(CURVE, key, strict=True)), sample(rows, effort.limit, *key))
+        for key, rows in radii[radii["outcome"] == Outcome.CERTIFIED].groupby(CURVE, sort=True)
+    ]
+    deterministic = sum(len(rows) for _, rows in chosen if rows["alpha"].isna().all())
+    more = -(-effort.points // max(1, deterministic))
+    table, attacked = [], []
+    for curve, rows in tqdm(chosen, desc="attacking", disable=None):
+        starts = max(effort.attack.restarts, more) if rows["alpha"].isna().all() else effort.attack.restarts
+        summary, broken = _attack_curve(
+            run, curve, rows, replace(effort, attack=replace(effort.attack, restarts=starts))
         )
-    frame = pd.DataFrame(table)
+        table.append(summary)
+        attacked.append(rows[[*CURVE, "index", "radius"]].assign(broken=broken))
+    frame = pd.DataFrame(
+        table, columns=[*CURVE, "guarantee", "attacked", "points", "broken", "rounding", "allowed"]
+    )
     store.write_table(REPORT, frame)
+    if attacked:
+        buffer = io.BytesIO()
+        pd.concat(attacked, ignore_index=True).to_parquet(buffer, index=False)
+        write_atomic(out / ROWS, buffer.getvalue())
+    if effort.bracket:
+        draw_brackets(run, record, radii, effort)
     return frame
 
 
-def _chosen(rows: pd.DataFrame, limit: int, curve: dict) -> pd.DataFrame:
-    if not 0 < limit < len(rows):
-        return rows
-    rng = np.random.default_rng(derive_seed("falsify", *curve.values()))
-    return rows.iloc[np.sort(rng.choice(len(rows), limit, replace=False))]
+def _attack_curve(
+    run: FinishedRun, curve: dict[str, Any], rows: pd.DataFrame, effort: Effort
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Return the report's row of one curve, and which of its certificates were broken."""
+    target = run.target(rows, curve)
+    points, tried = target.attack(effort.attack, effort.library)
+    failed = target.failures(points)
+    rounding = torch.zeros_like(failed)
+    rounding[failed] = target.only_rounding(points[failed])
+    broken = (failed & ~rounding).numpy()
+    if broken.any():
+        _save(run.store.out, curve, rows[broken], points[torch.from_numpy(broken)])
+    alpha = rows["alpha"].iloc[0]
+    summary = {
+        **curve,
+        "guarantee": rows["guarantee"].iloc[0],
+        "attacked": len(rows),
+        "points": tried,
+        "broken": int(broken.sum()),
+        "rounding": int(rounding.sum()),
+        "allowed": 0 if pd.isna(alpha) else int(stats.binom.isf(SURPRISE, len(rows), float(alpha))),
+    }
+    return summary, broken
 
 
-def _target(store: Store, data: Dataset, rows: pd.DataFrame, curve: dict) -> Target:
-    method = load_method(store, data, curve["dataset"], curve["method"], curve["seed"])
-    x = torch.from_numpy(data.x_test[rows["index"].to_numpy()])
-    radius = torch.from_numpy(rows["radius"].to_numpy(dtype=float))
-    seed = derive_seed("falsify", *curve.values())
-    return Target(method, x, radius, curve["norm"], curve["domain"], seed)
+def draw_brackets(run: FinishedRun, record: dict[str, Any], radii: pd.DataFrame, effort: Effort) -> None:
+    """Write bracket.csv and a figure of it for each data set."""
+    from bench.bracket import bracket_figure, bracket_rows
+    from bench.plots import house_look, save_figure
+
+    rows = bracket_rows(run, radii, effort.bracket, replace(effort.attack, restarts=1))
+    run.store.write_table(BRACKET, rows)
+    titles = {name: method["title"] for name, method in record["methods"].items()}
+    folder = run.store.out / FIGURES
+    folder.mkdir(exist_ok=True)
+    for dataset, table in rows.groupby("dataset", sort=True):
+        inputs = table["index"].nunique()
+        heading = f"{dataset}: certified, and not broken by attack, of {inputs} sensitive test inputs"
+        with house_look():
+            save_figure(bracket_figure(table, titles, heading), folder / f"{safe_name(str(dataset))}_bracket")
 
 
-def load_method(store: Store, data: Dataset, dataset: str, method_id: str, seed: int) -> Method:
-    """Rebuild a trained method from a finished cell, settings and weights alike; nothing in it is executed."""
-    cell = store.cell(dataset, method_id, seed)
-    meta = cell.record()["meta"]
-    kind = get_method(meta["method"])
-    method = kind(from_table(kind.Settings, meta["settings"], f"settings stored in {cell.path.name}"))
-    method.build(data.input_shape, seed=0)
-    method.load_state(cell.read_state() or {})
-    method.model.eval()
-    return method
-
-
-def _save(out: Path, curve: dict, rows: pd.DataFrame, points: Tensor) -> None:
+def _save(out: Path, curve: dict[str, Any], rows: pd.DataFrame, points: Tensor) -> None:
     """Write counterexamples as .npz: index in the test split, radius, adversarial input."""
     folder = out / COUNTEREXAMPLES
     folder.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     radius = rows["radius"].to_numpy(dtype=float)
-    np.savez(buffer, index=rows["index"].to_numpy(), radius=radius, adversarial=points.numpy())
+    np.savez(buffer, index=rows["index"].to_numpy(), radius=radius, adversarial=points.cpu().numpy())
     name = safe_name("_".join(str(value) for value in curve.values()))
     write_atomic(folder / f"{name}.npz", buffer.getvalue())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, attack, print the table and return the exit code."""
-    top = Parser(prog="python -m bench.falsify", description=__doc__.split("\n\n")[0].partition(": ")[2])
-    top.add_argument("out", type=Path, metavar="OUT", help="output folder of a finished run")
-    top.add_argument("--data-dir", type=Path, metavar="DIR", help="where the run's data sets are")
-    top.add_argument(
-        "--limit", type=int, default=100, metavar="N", help="inputs per curve, 0 for all (default: 100)"
-    )
-    top.add_argument("--steps", type=int, default=40, metavar="N", help="steps of each attack (default: 40)")
-    top.add_argument("--restarts", type=int, default=3, metavar="N", help="starting points (default: 3)")
     try:
-        options = top.parse_args(arguments)
-        settings = AttackSettings(options.steps, options.restarts)
-        frame = falsify(options.out, options.data_dir, options.limit, settings)
+        options = _parser().parse_args(arguments)
+        attack = AttackSettings(options.steps, options.restarts)
+        effort = Effort(attack, options.limit, options.points, options.library, options.bracket)
+        frame = falsify(options.out, options.data_dir, effort)
     except UsageError as error:
         print(f"bench.falsify: {error}", file=sys.stderr)
         return 2
+    for guarantee, rows in frame.groupby("guarantee"):
+        print(
+            f"{guarantee}: {rows['attacked'].sum():,} certificates attacked at {rows['points'].sum():,} points, "
+            f"{rows['broken'].sum()} broken, {rows['rounding'].sum()} misread by float32 alone."
+        )
     bad = frame[frame["broken"] > frame["allowed"]]
-    print(f"{frame['attacked'].sum()} certificates attacked, {frame['broken'].sum()} broken.")
     if len(bad):
         print(bad.to_string(index=False))
         print(f"Counterexamples are in {options.out / COUNTEREXAMPLES}.")
     return 1 if len(bad) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    top = Parser(prog="python -m bench.falsify", description=__doc__.split("\n\n")[0].partition(": ")[2])
+    add = top.add_argument
+    add("out", type=Path, metavar="OUT", help="output folder of a finished run")
+    add("--data-dir", type=Path, metavar="DIR", help="where the run's data sets are")
+    add(
+        "--limit", type=int, default=100, metavar="N", help="certificates per curve, 0 for all (default: 100)"
+    )
+    add("--steps", type=int, default=40, metavar="N", help="steps of each attack (default: 40)")
+    add("--restarts", type=int, default=3, metavar="N", help="starting points (default: 3)")
+    add(
+        "--points",
+        type=int,
+        default=0,
+        metavar="N",
+        help="attacked points for deterministic certificates, at least",
+    )
+    add("--library", type=int, default=3, metavar="N", help="images per curve for torchattacks (default: 3)")
+    add(
+        "--bracket",
+        type=int,
+        default=100,
+        metavar="N",
+        help="inputs per method, 0 for no bracket (default: 100)",
+    )
+    return top
 
 
 if __name__ == "__main__":

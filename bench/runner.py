@@ -3,14 +3,14 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from bench.cells import CellJob, CellOutcome, DataRequest, Failure, cached_dataset, failed_cell
+from bench.cells import CellJob, CellOutcome, DataRequest, Engine, Failure, cached_dataset, failed_cell
 from bench.code_version import code_version
 from bench.data import Dataset
 from bench.errors import UsageError
@@ -23,7 +23,6 @@ from bench.store import LOG_FILE, CellFolder, Store
 from bench.suite import MethodEntry, Suite
 
 LOG = logging.getLogger(__name__)
-Engine = Callable[[Sequence[CellJob]], Iterator[tuple[CellJob, CellOutcome | Failure]]]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 
 from bench.certify.choice import CERTIFICATES, Noise, choose, described, methods_for, obstacles
-from bench.compare import chosen_devices
 from bench.contract import NORMS, Method, Outcome, check_norms
 from bench.data import Dataset, load_dataset
 from bench.errors import Parser, UsageError
@@ -22,6 +21,7 @@ from bench.evaluate import Evaluation, describe, failed
 from bench.finish import finish_cells
 from bench.lock import FolderLock
 from bench.model_files import ModelFile, open_model
+from bench.options import chosen_devices
 from bench.plan import CellPlan
 from bench.provenance import RunClock
 from bench.store import SUMMARY, CellFolder, Store

@@ -27,8 +27,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from bench.code_version import code_version
-from bench.compare import chosen_devices, run_suite
-from bench.compare import parser as compare_parser
+from bench.compare import run_suite
 from bench.errors import Parser, UsageError
 from bench.files import (
     SCHEMA_VERSION,
@@ -42,6 +41,8 @@ from bench.files import (
 )
 from bench.interrupts import Interrupted, Interrupts
 from bench.lock import FolderLock
+from bench.options import chosen_devices
+from bench.options import parser as compare_parser
 from bench.plots import house_look, save_figure
 from bench.provenance import RunClock, code_commit, hardware, versions
 from bench.settings import from_table

@@ -32,6 +32,21 @@ def test_a_linear_model_breaks_just_beyond_its_distance_and_not_before(norm, sha
 
 
 @pytest.mark.parametrize("norm", NORMS)
+def test_float32_points_at_the_edge_are_inside_to_the_last_bit(norm):
+    weight, _ = linear(50)
+
+    def score(x):
+        return x @ weight.float() - 0.2
+
+    x = torch.rand((60, 50), generator=torch.Generator().manual_seed(6)) + 0.3 * weight.float().sign()
+    radius = torch.linspace(1e-4, 3, 60, dtype=torch.float64)
+    points = norm_exact(score, x, radius, norm, "free", AttackSettings(10, 2)).points
+    moved = torch.linalg.vector_norm(points.double() - x.double(), ord=ORDERS[norm], dim=1)
+    assert (moved <= radius).all()
+    assert (moved >= 0.9 * radius.clamp(max=1)).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
 def test_box_attacks_stay_in_the_box_and_the_ball(norm):
     _, score = linear(8)
     x = torch.rand((30, 8), dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -83,8 +98,13 @@ def test_the_library_breaks_a_linear_model_beyond_its_distance(norm):
 
     x = torch.tensor([[0.5, 0.3, 0.5, 0.6]]).view(1, 1, 2, 2)
     distance = score(x) / torch.linalg.vector_norm(weight, ord=DUAL_NORM_ORDER[norm])
-    assert not library_attacks(score, x, 0.99 * distance, norm).broken.any()
-    assert library_attacks(score, x, 1.1 * distance, norm).broken.all()
+    for reach, broken in ((0.99, [False, False]), (1.1, [True, True])):
+        found = library_attacks(score, x, reach * distance, norm)
+        assert [bool((score(points) <= 0).all()) for points in found] == broken
+        for points in found:
+            moved = torch.linalg.vector_norm((points - x).flatten(1), ord=ORDERS[norm], dim=1)
+            assert (moved <= reach * distance * (1 + 1e-6)).all()
+            assert points.min() >= 0 and points.max() <= 1
     with pytest.raises(UsageError, match="l1"):
         library_attacks(score, x, distance, "l1")
 

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.compare import chosen_suite, main, parser
+from bench.compare import main
 from bench.lock import FolderLock
+from bench.options import chosen_suite, parser
 from bench.rows import PREDICTION_COLUMNS, RADII_COLUMNS, without_timing
 
 SUITE = """

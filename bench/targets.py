@@ -1,0 +1,128 @@
+"""What the falsifier attacks: the certificates of one curve of a finished run, with the method rebuilt as trained."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from bench.attacks import ORDERS, AttackSettings, library_attacks, norm_exact
+from bench.cells import DataRequest, cached_dataset
+from bench.contract import Method
+from bench.data import Dataset
+from bench.errors import UsageError
+from bench.files import DamagedFileError
+from bench.registry import get_method
+from bench.seeds import derive_seed
+from bench.settings import from_table
+from bench.store import Store
+
+
+@dataclass(frozen=True)
+class Target:
+    """Inputs x (N, *shape) of a trained method with a radius (N,) for each, in one norm and domain."""
+
+    method: Method
+    x: Tensor
+    radius: Tensor
+    norm: str
+    domain: str
+    seed: int
+
+    def distances(self, points: Tensor) -> Tensor:
+        """Return how far points (N, *shape) are from their inputs: (N,) float64."""
+        moved = (points.double() - self.x.double()).flatten(1)
+        return torch.linalg.vector_norm(moved, ord=ORDERS[self.norm], dim=1)
+
+    def not_sensitive(self, points: Tensor) -> Tensor:
+        """Say which points (N, *shape) the method calls not sensitive: bool (N,); an abstention is no failure."""
+        return (self.method.predict(points, derive_seed(self.seed, "judge")) == 0).cpu()
+
+    def failures(self, points: Tensor) -> Tensor:
+        """Say which points (N, *shape) lie in the ball and are called not sensitive: bool (N,)."""
+        return self.not_sensitive(points) & (self.distances(points) <= self.radius)
+
+    def only_rounding(self, points: Tensor) -> Tensor:
+        """Say which points (N, *shape) a deterministic method calls sensitive when it computes in float64: bool (N,).
+
+        A certificate is one of the network in float64; at the very edge of a tight one, float32 alone can err.
+        """
+        if self.method.guarantee != "deterministic" or not len(points):
+            return torch.zeros(len(points), dtype=torch.bool)
+        exact = copy.deepcopy(self.method)
+        exact.model = exact.model.double()
+        with torch.no_grad():
+            return (exact.score(points.double()) > 0).cpu()
+
+    def attack(self, settings: AttackSettings, library: int) -> tuple[Tensor, int]:
+        """Return the points (N, *shape) that came closest to breaking each certificate, and how many were tried.
+
+        Every input is attacked by norm-exact descent from ``settings.restarts`` starts, and the first ``library``
+        images by torchattacks, where it applies (l2 and linf, finite radii). A point tried is where one attack ended
+        from one start.
+        """
+        best = norm_exact(
+            self.method.score, self.x, self.radius, self.norm, self.domain, settings, self.seed
+        ).points
+        tried = settings.restarts * len(self.x)
+        chosen = torch.nonzero(torch.isfinite(self.radius)).flatten()[:library]
+        if self.norm == "l1" or self.x.dim() != 4 or not len(chosen):
+            return best, tried
+        some = Target(self.method, self.x[chosen], self.radius[chosen], self.norm, self.domain, self.seed)
+        for points in library_attacks(self.method.score, some.x, some.radius, self.norm, self.seed):
+            broken = some.failures(points)
+            best[chosen[broken]] = points[broken]
+            tried += len(chosen)
+        return best, tried
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A finished run whose methods can be rebuilt. Raises UsageError where data or trained weights are missing."""
+
+    store: Store
+    sensitive: str | None
+    data_dir: Path | None
+
+    def data(self, dataset: str) -> Dataset:
+        """Return a data set of the run."""
+        return cached_dataset(DataRequest(dataset, self.data_dir, self.sensitive))
+
+    def target(self, rows: pd.DataFrame, curve: Mapping[str, Any]) -> Target:
+        """Return the certificates in ``rows``, all of one curve and seed; rows without a radius have radius 0."""
+        data = self.data(curve["dataset"])
+        method = load_method(self.store, data, curve["dataset"], curve["method"], curve["seed"])
+        x = torch.from_numpy(data.x_test[rows["index"].to_numpy()])
+        radius = torch.from_numpy(rows["radius"].fillna(0.0).to_numpy(dtype=float))
+        seed = derive_seed("falsify", *curve.values())
+        return Target(method, x, radius, curve["norm"], curve["domain"], seed)
+
+
+def load_method(store: Store, data: Dataset, dataset: str, method_id: str, seed: int) -> Method:
+    """Rebuild a trained method from a finished cell, settings and weights alike; nothing in it is executed."""
+    cell = store.cell(dataset, method_id, seed)
+    try:
+        meta, state = cell.record()["meta"], cell.read_state() or {}
+    except DamagedFileError as error:
+        raise UsageError(
+            f"the trained network in {str(cell.path)!r} {error}: run python -m bench.compare again"
+        ) from error
+    kind = get_method(meta["method"])
+    method = kind(from_table(kind.Settings, meta["settings"], f"settings stored in {cell.path.name}"))
+    method.build(data.input_shape, seed=0)
+    method.load_state(state)
+    method.model.eval()
+    return method
+
+
+def sample(rows: pd.DataFrame, limit: int, *names: object) -> pd.DataFrame:
+    """Return ``limit`` of the rows (0: all), always the same ones for the same names."""
+    if not 0 < limit < len(rows):
+        return rows
+    rng = np.random.default_rng(derive_seed("falsify", *names))
+    return rows.iloc[np.sort(rng.choice(len(rows), limit, replace=False))]

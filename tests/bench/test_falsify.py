@@ -1,0 +1,133 @@
+"""The falsifier breaks what is wrong, leaves alone what is right, and its bracket holds the truth."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from misbehaving import write_plugin
+from synthetic import MeanThreshold, blobs
+
+from bench import registry
+from bench.attacks import AttackSettings
+from bench.bracket import bracket_figure, shares, smallest_adversarial
+from bench.compare import main as compare
+from bench.falsify import main as falsify
+from bench.targets import Target
+
+SUITE = """
+datasets = ["circles"]
+norms = ["l1", "l2", "linf"]
+[[methods]]
+method = "too_large"
+[[methods]]
+method = "out_of_memory"
+[[methods]]
+method = "smoothing_gaussian"
+settings = {network = "mlp", sigma = 0.3, draws = 500, draws_predict = 200, train.epochs = 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A finished run of a method whose radii are 5 % too large, an honest one and a probabilistic one."""
+    folder = tmp_path_factory.mktemp("falsify")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(write_plugin(folder / "plugin"))
+        registry.registered_methods.cache_clear()
+        (folder / "suite.toml").write_text(SUITE)
+        assert compare(["--suite", str(folder / "suite.toml"), "--out", str(folder / "out")]) == 0
+        yield folder / "out"
+    registry.registered_methods.cache_clear()
+
+
+@pytest.mark.slow
+def test_radii_that_are_too_large_are_broken_and_kept_as_examples(run, capsys):
+    assert falsify([str(run), "--limit", "20", "--points", "700", "--bracket", "12"]) == 1
+    said = capsys.readouterr().out
+    table = pd.read_csv(run / "falsify.csv").set_index(["method", "norm"])
+    assert (table.loc["too_large", "broken"] == 20).all()
+    assert (table.loc["out_of_memory", "broken"] == 0).all()
+    assert (table.loc["smoothing_gaussian", "broken"] <= table.loc["smoothing_gaussian", "allowed"]).all()
+    deterministic = table[table["guarantee"] == "deterministic"]
+    assert deterministic["attacked"].sum() == 120 and deterministic["points"].sum() >= 700
+    assert "counterexamples" in said and "60 broken" in said
+    attacked = pd.read_parquet(run / "attacks.parquet")
+    assert attacked.groupby("method")["broken"].sum().to_dict()["too_large"] == 60
+    examples = sorted((run / "counterexamples").iterdir())
+    assert len(examples) == 3 and all("too_large" in path.name for path in examples)
+    with np.load(examples[1]) as example:
+        inputs = torch.from_numpy(example["adversarial"])
+        assert (MeanThreshold().score(inputs) <= 0).all() and len(example["index"]) == 20
+
+
+@pytest.mark.slow
+def test_the_bracket_is_drawn_and_holds_what_was_found(run):
+    falsify([str(run), "--limit", "5", "--restarts", "1", "--bracket", "12"])
+    rows = pd.read_csv(run / "bracket.csv")
+    honest = rows[rows["method"] == "out_of_memory"]
+    sensitive = honest["certified"] > 0
+    assert len(honest) == 3 * 12 and sensitive.any()
+    assert (honest["adversarial"] >= honest["certified"])[sensitive].all()
+    assert (honest["adversarial"] <= 1.05 * honest["certified"])[sensitive].all()
+    assert (honest["adversarial"][~sensitive] == 0).all()
+    figures = {path.name for path in (run / "figures").glob("*_bracket.*")}
+    assert figures == {"circles_bracket.png", "circles_bracket.pdf"}
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+def test_the_smallest_adversarial_norm_lies_just_above_the_exact_radius(norm):
+    data = blobs(dimension=3)
+    x = torch.from_numpy(data.x_test[data.y_test == 1])
+    exact = torch.from_numpy(MeanThreshold().certify(x, None, [norm], 0)[norm].radius)
+    # From some inputs nothing is certified: the search goes outwards from further in.
+    for known in (exact, torch.where(torch.arange(len(exact)) % 2 == 0, exact, 0.0)):
+        target = Target(MeanThreshold(), x, known, norm, "free", 0)
+        found = torch.from_numpy(smallest_adversarial(target, AttackSettings(20, 1)))
+        assert (found >= exact * (1 - 1e-5)).all()
+        assert (found <= 1.1 * exact).all()
+
+
+def test_what_cannot_be_broken_has_no_adversarial_point():
+    class Always(MeanThreshold):
+        def score(self, x):
+            return 1 + 0 * x.flatten(1).sum(dim=1)
+
+    x = torch.rand((4, 3), generator=torch.Generator().manual_seed(0))
+    target = Target(Always(), x, torch.full((4,), torch.inf, dtype=torch.float64), "l2", "box", 0)
+    assert np.isinf(smallest_adversarial(target, AttackSettings(5, 1))).all()
+    finite = Target(Always(), x, torch.ones(4, dtype=torch.float64), "l2", "box", 0)
+    assert np.isinf(smallest_adversarial(finite, AttackSettings(5, 1))).all()
+
+
+def test_a_point_outside_the_ball_is_no_counterexample():
+    x = torch.full((2, 3), 0.6)
+    target = Target(MeanThreshold(), x, torch.tensor([0.1, 0.3], dtype=torch.float64), "linf", "free", 0)
+    points = torch.full((2, 3), 0.4)
+    assert target.not_sensitive(points).tolist() == [True, True]
+    assert target.failures(points).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("norm", "attacks"), [("l1", 0), ("l2", 3), ("linf", 3)])
+def test_torchattacks_join_on_images_in_the_norms_they_know(norm, attacks):
+    x = torch.full((4, 1, 5, 5), 0.7)
+    radius = torch.full((4,), 0.19 * {"l1": 25, "l2": 5, "linf": 1}[norm], dtype=torch.float64)
+    target = Target(MeanThreshold(), x, radius, norm, "free", 0)
+    points, tried = target.attack(AttackSettings(10, 2), library=3)
+    assert tried == 2 * 4 + attacks * 3
+    assert not target.failures(points).any()
+    wide = Target(MeanThreshold(), x, 1.1 * radius, norm, "free", 0)
+    assert wide.failures(wide.attack(AttackSettings(10, 1), library=3)[0]).all()
+    assert (wide.distances(points) <= radius * (1 + 1e-9)).all()
+
+
+def test_shares_count_an_uncertified_input_as_lost():
+    values = np.array([0.0, 1.0, 2.0, np.inf])
+    assert shares(values, np.array([0.0, 1.0, 1.5, 3.0])).tolist() == [0.75, 0.75, 0.5, 0.25]
+
+
+def test_a_bracket_without_adversarial_points_can_be_drawn():
+    row = {"dataset": "d", "method": "m", "domain": "free", "norm": "l2", "seed": 0, "index": 0}
+    table = pd.DataFrame([{**row, "certified": np.inf, "adversarial": np.inf}])
+    assert bracket_figure(table, {"m": "M $1"}, "d").axes
