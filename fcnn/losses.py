@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from fcnn.certificates import DUAL_ORDER, check_norm
@@ -139,6 +139,14 @@ def farthest_move(weights: Tensor, rooms: Tensor, norm: str, radius: float) -> T
         steepness = torch.where(full, 0.0, weights).square().sum(dim=1, keepdim=True)
         level = torch.maximum(level, (left.clamp(min=0) / steepness.clamp(min=TINY)).sqrt())
     return torch.minimum(level * weights, rooms)
+
+
+@torch.no_grad()
+def balanced_accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Return the mean of the two classes' recalls at score 0: the measure for early stopping on accuracy."""
+    predicted = torch.cat([model(batch) > 0 for batch in x.split(1024)])
+    sensitive = y > 0.5
+    return float((predicted[sensitive].double().mean() + (~predicted[~sensitive]).double().mean()) / 2)
 
 
 def median_radius(model: FeatureConvexClassifier, x: Tensor, y: Tensor, norm: str) -> float:

@@ -1,6 +1,6 @@
 """Feature-convex neural networks: the method under study, with its certificates as separate curves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,7 +12,7 @@ from bench.contract import Curve, FitContext, Method, Radii, TrainingData
 from fcnn.certify import certify_with_bounds
 from fcnn.classifier import FeatureConvexClassifier
 from fcnn.feature_maps import CenteredAbs, Identity
-from fcnn.losses import RadiusLoss, RegularisedLoss, median_radius
+from fcnn.losses import RadiusLoss, RegularisedLoss, balanced_accuracy, median_radius
 from fcnn.networks import ConvexConvNet, ConvexMLP, ConvexNetwork
 from fcnn.training import Loss, TrainSettings, train
 
@@ -26,7 +26,8 @@ class FCNNSettings:
     gradient_weights: norm -> weight of the gradient regulariser for radii in that norm.
     radius_targets, box_targets: norm -> radius to train for, closed-form and inside [0, 1]^d; when either is given, the
     radius loss replaces the regulariser.
-    keep_best: keep the epoch with the best median radius in this norm on validation data; "" keeps the last.
+    keep_best: keep the epoch with the best median radius in this norm, or the best balanced accuracy, on validation
+    data; "" keeps the last. With ``train.patience`` training stops when that measure no longer improves.
     certificates: which curves to issue, as certificate:domain.
     """
 
@@ -41,7 +42,7 @@ class FCNNSettings:
     box_targets: dict[str, float] = field(default_factory=dict)
     radius_weight: float = 1.0
     other_share: float = 0.0
-    keep_best: Literal["", "l1", "l2", "linf"] = ""
+    keep_best: Literal["", "l1", "l2", "linf", "accuracy"] = ""
     certificates: tuple[
         Literal["closed_form:free", "separable:free", "refined:free", "refined:box", "in_domain:box"], ...
     ] = ("closed_form:free",)
@@ -80,7 +81,6 @@ class FCNN(Method):
         settings = self.settings
         if settings.centred or settings.feature_map == "centered_abs":
             self.model.feature_map.mean.copy_(data.x.mean(dim=0))
-        norm = settings.keep_best
         train(
             self.model,
             self._loss(),
@@ -88,10 +88,17 @@ class FCNN(Method):
             settings.train,
             seed=context.seed,
             after_step=self.model.project,
-            validate=(lambda model: median_radius(model, data.x_val, data.y_val, norm)) if norm else None,
+            validate=self._measure(data),
             checkpoint=context.checkpoint,
             progress=context.progress,
         )
+
+    def _measure(self, data: TrainingData) -> Callable[[nn.Module], float] | None:
+        """What early stopping maximises, if anything."""
+        kind = self.settings.keep_best
+        if kind == "accuracy":
+            return lambda model: balanced_accuracy(model, data.x_val, data.y_val)
+        return (lambda model: median_radius(model, data.x_val, data.y_val, kind)) if kind else None
 
     def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
         with torch.no_grad():

@@ -6,7 +6,14 @@ import torch
 from fcnn.certificates import NORMS, closed_form, in_domain
 from fcnn.classifier import FeatureConvexClassifier
 from fcnn.feature_maps import CenteredAbs, Identity
-from fcnn.losses import RadiusLoss, RegularisedLoss, box_decrease, median_radius, score_and_gradient
+from fcnn.losses import (
+    RadiusLoss,
+    RegularisedLoss,
+    balanced_accuracy,
+    box_decrease,
+    median_radius,
+    score_and_gradient,
+)
 from fcnn.networks import ConvexMLP
 from fcnn.training import TrainSettings, train
 
@@ -125,6 +132,12 @@ def test_the_validation_measure_is_the_median_closed_form_radius(norm):
     margin, gradient = model.tangent(sensitive)
     radii = closed_form(margin, gradient, model.feature_map.lipschitz(norm), norm)
     assert median_radius(model, x, y, norm) == pytest.approx(radii.median().item(), rel=1e-6)
+
+
+def test_balanced_accuracy_weighs_the_classes_alike():
+    """Scores 1, 1, -1 for the sensitive and -1, 1 for the others: recalls 2/3 and 1/2."""
+    scores, y = torch.tensor([[1.0], [1.0], [-1.0], [-1.0], [1.0]]), torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0])
+    assert balanced_accuracy(torch.nn.Flatten(0), scores, y) == pytest.approx((2 / 3 + 1 / 2) / 2)
 
 
 def test_the_gradient_is_taken_at_the_features():
