@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from synthetic import blobs, plan
 
+from bench.attacks import norm_exact
 from bench.evaluate import Evaluation
 from bench.rows import check_radii
 
@@ -41,6 +43,18 @@ def test_its_radii_are_the_distances_to_the_hyperplane_between_the_means(nearest
         expected = gain / 2 / np.linalg.norm(sensitive - other, ORDERS[norm])
         np.testing.assert_allclose(rows["radius"].astype(float), expected, rtol=1e-5)
     assert (radii["outcome"] == "certified").mean() > 0.9
+
+
+def test_attacks_that_end_at_its_boundary_do_not_break_it(nearest):
+    data = blobs()
+    method = nearest.Nearest()
+    radii = Evaluation(method, data, plan("nearest")).run().radii
+    for norm, rows in radii[radii["outcome"] == "certified"].groupby("norm"):
+        x = torch.from_numpy(data.x_test[rows["index"]])
+        radius = torch.from_numpy(rows["radius"].to_numpy(dtype=float))
+        points = norm_exact(method.score, x.double(), radius, norm, "free").points
+        assert method.score(points).min() < 1e-6  # the attack gets there
+        assert (method.predict(points, 0) == 1).all()
 
 
 @pytest.mark.slow

@@ -63,13 +63,16 @@ class Nearest(Method):
         self.model.threshold += balanced_threshold(self.model(x), y)
 
     def score(self, x: Tensor) -> Tensor:
-        return self.model(x)
+        return self._exact()(x.double())
 
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
-        exact = copy.deepcopy(self.model).double().requires_grad_(False)
-        margin = (1 - SHAVE) * exact(x.double()).clamp(min=0)
-        weight = exact.network.linear.weight
+        margin = (1 - SHAVE) * self.score(x).clamp(min=0)
+        weight = self._exact().network.linear.weight
         return {
             norm: Radii.from_radius(margin / torch.linalg.vector_norm(weight, DUAL_NORM_ORDER[norm]))
             for norm in norms
         }
+
+    def _exact(self) -> nn.Module:
+        """The network in float64: an exact radius holds only for the very function that is predicted with."""
+        return copy.deepcopy(self.model).double().requires_grad_(False)
