@@ -16,10 +16,10 @@ from bench.data import Dataset
 from bench.errors import UsageError, unknown
 from bench.export.networks import write_onnx
 from bench.export.questions import ask, vnnlib
-from bench.falsify import load_method
 from bench.files import DamagedFileError, safe_name, write_atomic
 from bench.store import Store
 from bench.summary import named_radii
+from bench.targets import load_method
 
 FOLDER = "vnnlib"
 INSTANCES, QUESTIONS = "instances.csv", "questions.csv"

@@ -16,7 +16,6 @@ from bench.evaluate import Evaluation
 from bench.export.__main__ import main
 from bench.export.questions import ask
 from bench.export.questions import vnnlib as written
-from bench.falsify import load_method
 from bench.files import plain
 from bench.methods.crown import CROWN
 from bench.methods.fcnn import FCNN, FCNNSettings
@@ -24,6 +23,7 @@ from bench.methods.smoothing_gaussian import SmoothingGaussian
 from bench.plan import CellPlan
 from bench.provenance import RunClock, run_record
 from bench.store import Store
+from bench.targets import load_method
 from fcnn.training import TrainSettings
 
 SHORT = TrainSettings(epochs=8, batch_size=32, learning_rate=0.01)

@@ -9,8 +9,8 @@ import torch
 from bench import queries
 from bench.compare import main as compare
 from bench.data import load_dataset
-from bench.falsify import load_method
 from bench.store import Store
+from bench.targets import load_method
 
 SUITE = """
 datasets = ["circles"]
