@@ -22,6 +22,7 @@ from bench.registry import registered_methods
 from bench.runner import CellReport, plan_jobs, run_jobs
 from bench.store import LOG_FILE, Store
 from bench.suite import Suite, load_suite, suite_names
+from bench.unchanged import made_from, remember, remembered_text
 
 DEFAULT_OUT = Path("out")
 
@@ -73,9 +74,13 @@ def run_suite(suite: Suite, options: argparse.Namespace, interrupts: Interrupts)
         with FolderLock(store.out):
             store.sweep()
             reports = list(run_jobs(jobs, engine, interrupts, fresh=options.fresh))
-            from bench.finish import finish_run  # drawing takes a second to import
+            made = made_from(store, suite, jobs)
+            text = remembered_text(store, made)
+            if text is None:
+                from bench.finish import finish_run  # drawing takes seconds to import
 
-            text = finish_run(store, suite, jobs, resources, clock)
+                text = finish_run(store, suite, jobs, resources, clock)
+                remember(store, made, text)
     print(text)
     return report_failures(reports, store)
 

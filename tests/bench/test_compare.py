@@ -99,6 +99,21 @@ def test_a_second_run_computes_nothing_again(finished, suite, monkeypatch):
     assert (finished / "radii.parquet").read_bytes() == before
 
 
+def test_a_second_run_draws_again_only_what_is_damaged_or_shows_something_new(finished, suite, capsys):
+    arguments = ["--suite", str(suite), "--out", str(finished), "--jobs", "1"]
+    assert main(arguments) == 0
+    said, report = capsys.readouterr().out, finished / "report.html"
+    figure = next((finished / "figures").glob("*.png"))
+    before = [path.stat().st_mtime_ns for path in (report, figure)]
+    assert main(arguments) == 0
+    assert [path.stat().st_mtime_ns for path in (report, figure)] == before
+    assert capsys.readouterr().out == said
+    content = figure.read_bytes()
+    figure.write_bytes(content[:-1] + b"x")
+    assert main(arguments) == 0
+    assert figure.read_bytes() == content
+
+
 def test_changed_settings_recompute_their_own_cell_only(finished, suite, tmp_path, monkeypatch):
     import bench.runner
 
