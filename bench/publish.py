@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent.parent / "results"
 MAX_BYTES = 40 * 2**20
 TABLES = (RADII, PREDICTIONS, CURVES, SUMMARY, RUN)
 EXPERIMENTS, ROWS = "experiments", "rows.csv"
-OPTIONAL = (CLAIM, CLAIM_TEXT, "report.html", "radii.csv.gz", "falsify.csv", "bracket.csv")
+OPTIONAL = (CLAIM, CLAIM_TEXT, "report.html", "radii.csv.gz", "falsify.csv", "bracket.csv", "queries.csv")
 
 
 def publish(out: Path, name: str, results: Path = RESULTS) -> Path:
