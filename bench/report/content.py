@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bench.contract import NORMS, Outcome
@@ -53,6 +54,7 @@ def report_content(
     configuration = run["configuration"]
     datasets = []
     if len(radii):
+        radii = with_bracket(radii, out)
         tables = {
             "radii": radii,
             "curves": certified_curves(radii),
@@ -84,6 +86,20 @@ def radii_limit(radii: pd.DataFrame) -> int:
     curves = radii.groupby(CURVE_KEY).size()
     numbers = curves.sum() + curves.reindex(pd.MultiIndex.from_frame(with_uppers)).sum()
     return int(curves.max()) if numbers <= MAX_RADII else MAX_RADII // (len(curves) + len(with_uppers))
+
+
+def with_bracket(radii: pd.DataFrame, out: Path) -> pd.DataFrame:
+    """Return the rows, radius_upper lowered to the adversarial perturbations that ``bench.falsify`` has found."""
+    key = ["dataset", "method", "domain", "norm", "seed", "index"]
+    try:
+        table = pd.read_csv(out / "bracket.csv", dtype=dict.fromkeys(key[:4], str), keep_default_na=False)
+        smallest = table.groupby(key)["adversarial"].min()
+    except (OSError, ValueError, KeyError):
+        return radii
+    found = smallest.reindex(pd.MultiIndex.from_frame(radii[key])).to_numpy(dtype=float)
+    known = np.where(np.isfinite(found), found, np.nan)
+    upper = np.fmin(radii["radius_upper"].to_numpy(dtype=float, na_value=np.nan), known)
+    return radii.assign(radius_upper=pd.Series(upper, index=radii.index).astype("Float64"))
 
 
 def attacks(out: Path) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from report_runs import NASTY, curve, failed_rows, predictions_of, radii_of, write_images, write_run
+from report_runs import INPUTS, NASTY, curve, failed_rows, predictions_of, radii_of, write_images, write_run
 from synthetic import MeanSettings, MeanThreshold
 
 from bench.compare import main as compare
@@ -281,3 +281,25 @@ def test_a_real_run_has_a_report_with_adversarial_examples(tmp_path, capsys):
         assert cards
         for card in cards:
             assert card["adversarial"]["distance"] > card["radius"] and not card["adversarial"]["breaks"]
+
+
+def test_attacks_that_found_something_give_the_empirical_upper_end(tmp_path, data_folder):
+    out = write_run(tmp_path / "out", radii_of("tiny"), [predictions_of("tiny")])
+    table = "dataset,method,domain,norm,seed,index,certified,adversarial\n"
+    rows = [
+        "tiny,smoothing,free,l2,0,0,0.1,0.7",
+        "tiny,smoothing,free,l2,0,2,0.1,inf",
+        "tiny,fcnn,box,l2,0,2,0.1,1e-3",
+    ]
+    (out / "bracket.csv").write_text(table + "\n".join(rows) + "\n")
+    shown = write_report(out, data_folder).read_text(encoding="utf-8")
+    uppers = unpacked(line(shown, "tiny", "gaussian", "l2")["uppers"]).tolist()
+    assert uppers == [0.7] + [np.inf] * (INPUTS - 1)
+    # The smaller of two known perturbations counts.
+    assert unpacked(line(shown, "tiny", "in_domain", "l2")["uppers"]).min() == 1e-3
+    assert line(shown, "tiny", "gaussian", "l1")["uppers"] is None
+    (out / "bracket.csv").write_text("no,table\n1\n")
+    assert (
+        line(write_report(out, data_folder).read_text(encoding="utf-8"), "tiny", "gaussian", "l2")["uppers"]
+        is None
+    )

@@ -1,10 +1,10 @@
 // The page: what is on it, and what its controls change.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-// Bands of many curves hide each other: then they are shown on request.
+// Bands and upper ends of many curves hide each other: then they are shown on request.
 const CROWDED = 8;
 const crowded = data.datasets.some((dataset) => dataset.curves.length > CROWDED);
-const state = { axis: "linear", domain: "all", band: !crowded, bracket: true, theme: "auto" };
+const state = { axis: "linear", domain: "all", band: !crowded, bracket: !crowded, theme: "auto" };
 const sections = [];
 
 for (const dataset of data.datasets) {
