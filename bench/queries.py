@@ -25,7 +25,6 @@ from baselines.branch_and_bound.chain import Chain
 from bench.contract import NORMS, check_norms
 from bench.data import Dataset
 from bench.errors import Parser, UsageError
-from bench.files import DamagedFileError
 from bench.runner import DataRequest, cached_dataset
 from bench.store import Store
 from bench.targets import load_method
@@ -112,14 +111,8 @@ def ask(
 
 
 def load_network(store: Store, data: Dataset, method_id: str, seed: int) -> Network:
-    """Rebuild the network of a finished cell; raise UsageError when branch and bound cannot read it."""
-    try:
-        method = load_method(store, data, data.name, method_id, seed)
-    except DamagedFileError as error:
-        raise UsageError(
-            f"no finished cell of {method_id!r} on {data.name!r}, seed {seed}, in {str(store.out)!r} ({error}): "
-            "run it first with python -m bench.compare"
-        ) from error
+    """Rebuild the network of a finished cell; raise UsageError if there is none that branch and bound can read."""
+    method = load_method(store, data, data.name, method_id, seed)
     try:
         chain = to_chain(method.model, data.input_shape)
     except UnsupportedNetwork as error:

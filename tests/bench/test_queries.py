@@ -72,7 +72,7 @@ def test_a_second_call_asks_nothing_again(out, monkeypatch):
         ([*ASKED, "--radii", "l2=-1"], "positive"),
         ([*ASKED, "--radii", "l3=1"], "'l3'"),
         ([*ASKED, "--radii", "l2=1", "--seconds", "0"], "--seconds 0.0"),
-        ([*ASKED, "--radii", "l2=1", "--seed", "7"], "no finished cell of 'crown'"),
+        ([*ASKED, "--radii", "l2=1", "--seed", "7"], "run python -m bench.compare again"),
         (
             ["--dataset", "circles", "--methods", "linf_distance", "--radii", "l2=1"],
             "cannot read the network",
