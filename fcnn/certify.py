@@ -5,7 +5,7 @@ on request, that point. Everything is computed in float64 on the function that `
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -88,17 +88,20 @@ def certify_with_bounds(
     _check_domain(x, domain)
     settings = settings or RefineSettings()
     frozen = classifier.frozen()
-    cuts = settings.cuts if certificate == "refined" else 0
     pieces: dict[str, list[RadiusBounds]] = {norm: [] for norm in norms}
-    for batch in _batches(frozen, x, cuts, memory):
+    # The same batches for every certificate: rounding depends on them, and the certificates' order must not.
+    for batch in x.split(_batch_size(frozen, x, 0, memory)):
+        batch = batch.detach().double()
         margin, gradient = frozen.feature_tangent(frozen.feature_map(batch))
         radii = _from_tangents(frozen, batch, margin, gradient, norms, certificate, domain)
         for norm, radius in radii.items():
             if certificate == "refined":
-                bounds = refine(frozen, batch, radius, norm, domain, settings)
+                size = _batch_size(frozen, x, settings.cuts, memory)
+                parts = zip(batch.split(size), radius.split(size), strict=True)
+                found = [refine(frozen, inputs, known, norm, domain, settings) for inputs, known in parts]
             else:
-                bounds = RadiusBounds.of_radius(radius, batch if points else None)
-            pieces[norm].append(bounds if points else replace(bounds, point=None))
+                found = [RadiusBounds.of_radius(radius, batch if points else None)]
+            pieces[norm] += [bounds if points else replace(bounds, point=None) for bounds in found]
     return {norm: _join(parts) for norm, parts in pieces.items()}
 
 
@@ -147,17 +150,15 @@ def _check_domain(x: Tensor, domain: str) -> None:
         )
 
 
-def _batches(classifier: FeatureConvexClassifier, x: Tensor, cuts: int, memory: int) -> Iterator[Tensor]:
-    """Split x into float64 batches that fit into memory and, where that still makes a batch, into the cache."""
+def _batch_size(classifier: FeatureConvexClassifier, x: Tensor, cuts: int, memory: int) -> int:
+    """How many inputs, with so many cuts each, fit into memory and, where that makes a batch, into the cache."""
     feature_shape = classifier.feature_map.feature_shape(x.shape[1:])
     inputs, features = math.prod(x.shape[1:]), math.prod(feature_shape)
     floats = classifier.network.floats_per_input(feature_shape) + FLOATS_PER_FEATURE * features
     # The walk keeps the cuts in feature and input space, and works on a copy.
     floats += 2 * cuts * (features + inputs)
     cached = WALKED_FLOATS if cuts else CACHED_FLOATS
-    size = min(memory // (BYTES_PER_FLOAT64 * floats), max(SMALLEST_BATCH, cached // inputs))
-    for batch in x.split(max(1, size)):
-        yield batch.detach().double()
+    return max(1, min(memory // (BYTES_PER_FLOAT64 * floats), max(SMALLEST_BATCH, cached // inputs)))
 
 
 def _join(parts: list[RadiusBounds]) -> RadiusBounds:
