@@ -52,8 +52,8 @@ def publish(out: Path, name: str, results: Path = RESULTS) -> Path:
 
 
 def experiment_files(out: Path) -> list[Path]:
-    """Tables and figures of the experiments that were run into the same folder."""
-    kept = (*TABLES, ROWS)
+    """Rows and figures of the experiments that were run into the same folder; their curves follow from the rows."""
+    kept = (RADII, PREDICTIONS, SUMMARY, RUN, ROWS)
     return [
         path
         for folder in sorted((out / EXPERIMENTS).glob("*/"))
