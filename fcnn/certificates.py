@@ -10,6 +10,7 @@ rounding in the sums can add: no radius exceeds its exact value.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ LARGEST = torch.finfo(torch.float64).max
 SAFE_SQUARE = 1e-140  # squares of smaller numbers may underflow
 NEWTON_STEPS = 60
 FIRST_SELECTION = 48
+CACHED_FLOATS = 2**17  # batches of more numbers fall out of the processor's caches
 
 
 def closed_form(margin: Tensor, gradient: Tensor, lipschitz: float, norm: str) -> Tensor:
@@ -40,11 +42,17 @@ def closed_form(margin: Tensor, gradient: Tensor, lipschitz: float, norm: str) -
 
     Source: Pfrommer, Anderson, Piet and Sojoudi, arXiv 2302.01961, the theorem on certified radii.
     """
-    if not (math.isfinite(lipschitz) and lipschitz >= 0):
-        raise ValueError(f"lipschitz must be a finite number >= 0, got {lipschitz}")
-    check_norm(norm)
+    return closed_forms(margin, gradient, {norm: lipschitz})[norm]
+
+
+def closed_forms(margin: Tensor, gradient: Tensor, lipschitz: Mapping[str, float]) -> dict[str, Tensor]:
+    """``closed_form`` in several norms, norm -> (N,), for little more than one; lipschitz: norm -> Lip(φ)."""
+    for norm, constant in lipschitz.items():
+        check_norm(norm)
+        if not (math.isfinite(constant) and constant >= 0):
+            raise ValueError(f"lipschitz must be a finite number >= 0, got {constant}")
     margin, gradient = _prepare(margin, gradient, "gradient")
-    return _free_radius(margin, gradient.abs() * lipschitz if lipschitz != 1 else gradient, norm)
+    return _free_radii(margin, gradient, lipschitz, "gradient")
 
 
 def separable(margin: Tensor, weights: Tensor, norm: str) -> Tensor:
@@ -67,7 +75,7 @@ def separable(margin: Tensor, weights: Tensor, norm: str) -> Tensor:
     check_norm(norm)
     margin, weights = _prepare(margin, weights, "weights")
     _check_non_negative(weights, "weights")
-    return _free_radius(margin, weights, norm)
+    return _free_radii(margin, weights, {norm: 1.0}, "weights")[norm]
 
 
 def in_domain(margin: Tensor, weights: Tensor, caps: Tensor, norm: str) -> Tensor:
@@ -98,7 +106,7 @@ def in_domain(margin: Tensor, weights: Tensor, caps: Tensor, norm: str) -> Tenso
     caps = caps.detach().double().flatten(1)
     _check_non_negative(weights, "weights")
     _check_non_negative(caps, "caps")
-    free = _free_radius(margin, weights, norm)
+    free = _free_radii(margin, weights, {norm: 1.0}, "weights")[norm]
     scale, weights = _rescale(weights)
     if not torch.isfinite(caps.sum()):
         caps = caps.masked_fill(weights == 0, 0.0)
@@ -116,11 +124,21 @@ def check_norm(norm: str) -> None:
         raise ValueError(f"unknown norm {norm!r}: choose from {', '.join(NORMS)}")
 
 
-def row_norms(values: Tensor, order: float) -> Tensor:
-    """The norms (N,) of the rows of values (N, d), of order 1, 2 or infinity; PyTorch's own are far slower on a CPU."""
+def row_norms(values: Tensor, orders: Sequence[float]) -> list[Tensor]:
+    """The norms (N,) of the rows of values (N, d), of orders 1, 2, infinity; PyTorch's own are slower on a CPU."""
+    found: list[list[Tensor]] = [[] for _ in orders]
+    # A few rows at a time stay in the processor's caches.
+    for part in values.split(max(1, CACHED_FLOATS // values.shape[1])):
+        magnitudes = part.abs()
+        for norms, order in zip(found, orders, strict=True):
+            norms.append(_magnitudes_norm(magnitudes, order))
+    return [torch.cat(norms) for norms in found]
+
+
+def _magnitudes_norm(magnitudes: Tensor, order: float) -> Tensor:
     if order == 2:
-        return torch.linalg.vector_norm(values, dim=1)
-    return values.abs().sum(1) if order == 1 else values.abs().amax(1)
+        return torch.linalg.vector_norm(magnitudes, dim=1)
+    return magnitudes.sum(1) if order == 1 else magnitudes.amax(1)
 
 
 def _prepare(margin: Tensor, slope: Tensor, name: str) -> tuple[Tensor, Tensor]:
@@ -130,16 +148,14 @@ def _prepare(margin: Tensor, slope: Tensor, name: str) -> tuple[Tensor, Tensor]:
             f"margin must be (N,) and {name} (N, d) with the same N, got {tuple(margin.shape)} and {tuple(slope.shape)}"
         )
     margin, slope = margin.detach().double(), slope.detach().double().flatten(1)
-    if not (_all_finite(margin) and _all_finite(slope)):
-        raise ValueError(
-            f"margin and {name} must be finite: check the inputs and the network for NaN or overflow"
-        )
+    _check_finite(margin, "margin")
     return margin.clamp(min=0) * (1 - ROUNDING), slope
 
 
-def _all_finite(values: Tensor) -> bool:
-    """Whether no value is NaN or infinite; the sum answers for almost every batch in one pass."""
-    return bool(torch.isfinite(values.sum()) or torch.isfinite(values).all())
+def _check_finite(values: Tensor, name: str) -> None:
+    """Refuse NaN and infinity."""
+    if not torch.isfinite(values).all():
+        raise ValueError(f"{name} must be finite: check the inputs and the network for NaN or overflow")
 
 
 def _check_non_negative(values: Tensor, name: str) -> None:
@@ -155,14 +171,29 @@ def _rescale(weights: Tensor) -> tuple[Tensor, Tensor]:
     return scale, weights / scale[:, None]
 
 
-def _free_radius(margin: Tensor, slope: Tensor, norm: str) -> Tensor:
-    """m / ‖slope‖_{p*}, where 0 / 0 = 0 and m / 0 = inf."""
-    dual = row_norms(slope, DUAL_ORDER[norm])
-    if norm == "l2" and not (dual > SAFE_SQUARE).all():
-        scale = slope.abs().amax(1)
-        dual = scale * torch.linalg.vector_norm(slope / torch.where(scale > 0, scale, 1.0)[:, None], dim=1)
+def _free_radii(
+    margin: Tensor, slope: Tensor, lipschitz: Mapping[str, float], name: str
+) -> dict[str, Tensor]:
+    """m / (Lip ‖slope‖_{p*}) for each norm p; refuses a slope that is not finite, under its name."""
+    duals = row_norms(slope, [DUAL_ORDER[norm] for norm in lipschitz])
+    radii = {}
+    for (norm, constant), dual in zip(lipschitz.items(), duals, strict=True):
+        # NaN and infinity show in every norm, which spares another pass over the slopes; so does overflow.
+        if not torch.isfinite(dual).all():
+            _check_finite(slope, name)
+        if norm == "l2" and not (dual > SAFE_SQUARE).all():
+            scale = slope.abs().amax(1)
+            dual = scale * torch.linalg.vector_norm(
+                slope / torch.where(scale > 0, scale, 1.0)[:, None], dim=1
+            )
+        radii[norm] = _ratio(margin, constant * dual)
+    return radii
+
+
+def _ratio(margin: Tensor, slope: Tensor) -> Tensor:
+    """m / slope, where 0 / 0 = 0 and m / 0 = inf."""
     unbounded = torch.where(margin > 0, math.inf, 0.0)
-    return torch.where(dual > 0, (margin / dual).clamp(max=LARGEST), unbounded)
+    return torch.where(slope > 0, (margin / slope).clamp(max=LARGEST), unbounded)
 
 
 def _knapsack_l2(margin: Tensor, weights: Tensor, caps: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fcnn.certificates import NORMS, check_norm, closed_form, separable
+from fcnn.certificates import CACHED_FLOATS, NORMS, check_norm, closed_forms, separable
 from fcnn.classifier import BYTES_PER_FLOAT64, MEMORY_BUDGET, FeatureConvexClassifier, check_inputs
+from fcnn.feature_maps import FeatureMap
 from fcnn.refine import RadiusBounds, RefineSettings, refine
 from fcnn.segments import decrease_segments, segment_radius
 
@@ -25,8 +26,6 @@ CERTIFICATES = {
 }
 # Numbers per feature that a certificate holds at once besides the network's own.
 FLOATS_PER_FEATURE = 12
-# Batches of more numbers than this fall out of the processor's caches.
-CACHED_FLOATS = 2**17
 WALKED_FLOATS = 2**18  # a walk takes many small steps, whose overhead a larger batch shares
 SMALLEST_BATCH = 2
 
@@ -90,13 +89,12 @@ def certify_with_bounds(
     frozen = classifier.frozen()
     pieces: dict[str, list[RadiusBounds]] = {norm: [] for norm in norms}
     # The same batches for every certificate: rounding depends on them, and the certificates' order must not.
-    for batch in x.split(_batch_size(frozen, x, 0, memory)):
+    for batch in x.split(_batch_size(frozen, x, memory)):
         batch = batch.detach().double()
-        margin, gradient = frozen.feature_tangent(frozen.feature_map(batch))
-        radii = _from_tangents(frozen, batch, margin, gradient, norms, certificate, domain)
+        radii = _tangent_radii(frozen, batch, norms, certificate, domain, memory)
         for norm, radius in radii.items():
             if certificate == "refined":
-                size = _batch_size(frozen, x, settings.cuts, memory)
+                size = min(_fitting(frozen, x, settings.cuts, memory), _cached(x, WALKED_FLOATS))
                 parts = zip(batch.split(size), radius.split(size), strict=True)
                 found = [refine(frozen, inputs, known, norm, domain, settings) for inputs, known in parts]
             else:
@@ -105,8 +103,29 @@ def certify_with_bounds(
     return {norm: _join(parts) for norm, parts in pieces.items()}
 
 
-def _from_tangents(
-    classifier: FeatureConvexClassifier,
+def _tangent_radii(
+    frozen: FeatureConvexClassifier,
+    x: Tensor,
+    norms: Sequence[str],
+    certificate: str,
+    domain: str,
+    memory: int,
+) -> dict[str, Tensor]:
+    """Radii (N,) in each norm from the tangents at x (N, *shape) float64."""
+    margin, gradient = frozen.tangent_in_batches(x, memory)
+    feature_map = frozen.feature_map
+    radii = closed_forms(margin, gradient, {norm: feature_map.lipschitz(norm) for norm in norms})
+    if certificate == "closed_form":
+        return radii
+    size = _cached(x, CACHED_FLOATS)
+    parts = zip(*(values.split(size) for values in (x, margin, gradient)), strict=True)
+    found = [_by_coordinates(feature_map, *part, norms, certificate, domain) for part in parts]
+    # The maxima keep the order of the certificates against rounding.
+    return {norm: torch.maximum(radii[norm], torch.cat([by[norm] for by in found])) for norm in norms}
+
+
+def _by_coordinates(
+    feature_map: FeatureMap,
     x: Tensor,
     margin: Tensor,
     gradient: Tensor,
@@ -114,14 +133,11 @@ def _from_tangents(
     certificate: str,
     domain: str,
 ) -> dict[str, Tensor]:
-    """Radii (N,) in each norm from the tangents at x; maxima keep the order of the certificates against rounding."""
-    feature_map = classifier.feature_map
-    radii = {norm: closed_form(margin, gradient, feature_map.lipschitz(norm), norm) for norm in norms}
-    weights = None if certificate == "closed_form" else feature_map.tangent_decrease_weights(gradient)
+    """Radii (N,) in each norm from what each coordinate can take from the tangents; 0 where the map mixes them."""
+    weights = feature_map.tangent_decrease_weights(gradient)
     if weights is None:
-        return radii
-    for norm in radii:
-        radii[norm] = torch.maximum(radii[norm], separable(margin, weights, norm))
+        return {norm: torch.zeros_like(margin) for norm in norms}
+    radii = {norm: separable(margin, weights, norm) for norm in norms}
     if certificate != "separable":
         segments = decrease_segments(feature_map, gradient, x, domain == "box")
         for norm in radii:
@@ -150,15 +166,25 @@ def _check_domain(x: Tensor, domain: str) -> None:
         )
 
 
-def _batch_size(classifier: FeatureConvexClassifier, x: Tensor, cuts: int, memory: int) -> int:
-    """How many inputs, with so many cuts each, fit into memory and, where that makes a batch, into the cache."""
+def _batch_size(classifier: FeatureConvexClassifier, x: Tensor, memory: int) -> int:
+    """How many inputs to certify at once: whole cached batches, as many as one pass through the network takes."""
+    cached = _cached(x, CACHED_FLOATS)
+    return min(_fitting(classifier, x, 0, memory), max(1, classifier.pass_size(x, memory) // cached) * cached)
+
+
+def _fitting(classifier: FeatureConvexClassifier, x: Tensor, cuts: int, memory: int) -> int:
+    """How many inputs, with so many cuts each, fit into memory."""
     feature_shape = classifier.feature_map.feature_shape(x.shape[1:])
     inputs, features = math.prod(x.shape[1:]), math.prod(feature_shape)
     floats = classifier.network.floats_per_input(feature_shape) + FLOATS_PER_FEATURE * features
     # The walk keeps the cuts in feature and input space, and works on a copy.
     floats += 2 * cuts * (features + inputs)
-    cached = WALKED_FLOATS if cuts else CACHED_FLOATS
-    return max(1, min(memory // (BYTES_PER_FLOAT64 * floats), max(SMALLEST_BATCH, cached // inputs)))
+    return max(1, memory // (BYTES_PER_FLOAT64 * floats))
+
+
+def _cached(x: Tensor, floats: int) -> int:
+    """How many inputs of so many numbers in all make a batch that stays in the caches."""
+    return max(SMALLEST_BATCH, floats // math.prod(x.shape[1:]))
 
 
 def _join(parts: list[RadiusBounds]) -> RadiusBounds:

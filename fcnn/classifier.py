@@ -13,6 +13,8 @@ from fcnn.networks import ConvexNetwork, float64_copy
 
 MEMORY_BUDGET = 2**27
 BYTES_PER_FLOAT64 = 8
+# A network's pass over more numbers than this falls out of a processor's caches.
+PASSED_FLOATS = 2**21
 
 
 class FeatureConvexClassifier(nn.Module):
@@ -55,10 +57,17 @@ class FeatureConvexClassifier(nn.Module):
         return float64_copy(self)
 
     def batches(self, x: Tensor, memory: int = MEMORY_BUDGET) -> Iterator[Tensor]:
-        """Split x (N, *shape) into float64 batches whose forward and backward pass needs about ``memory`` bytes."""
-        floats = self.network.floats_per_input(self.feature_map.feature_shape(x.shape[1:]))
-        for batch in x.split(max(1, memory // (BYTES_PER_FLOAT64 * floats))):
+        """Split x (N, *shape) into float64 batches to pass through the network, each within about ``memory`` bytes."""
+        for batch in x.split(self.pass_size(x, memory)):
             yield batch.double()
+
+    def pass_size(self, x: Tensor, memory: int = MEMORY_BUDGET) -> int:
+        """Return how many inputs (N, *shape) to pass through the network at once, within about ``memory`` bytes."""
+        floats = self.network.floats_per_input(self.feature_map.feature_shape(x.shape[1:]))
+        fitting = memory // (BYTES_PER_FLOAT64 * floats)
+        if x.device.type == "cpu":
+            fitting = min(fitting, PASSED_FLOATS // floats)
+        return max(1, fitting)
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
@@ -77,8 +86,13 @@ class FeatureConvexClassifier(nn.Module):
         that are not finite or of the wrong shape, and for a network that is not convex.
         """
         check_inputs(x)
-        exact = self.frozen()
-        pieces = [exact.feature_tangent(exact.feature_map(batch)) for batch in self.batches(x)]
+        return self.frozen().tangent_in_batches(x)
+
+    def tangent_in_batches(self, x: Tensor, memory: int = MEMORY_BUDGET) -> tuple[Tensor, Tensor]:
+        """As ``tangent``, without checks; certificates call it on ``frozen()``."""
+        pieces = [self.feature_tangent(self.feature_map(batch)) for batch in self.batches(x, memory)]
+        if len(pieces) == 1:
+            return pieces[0]
         margins, gradients = zip(*pieces, strict=True)
         return torch.cat(margins), torch.cat(gradients)
 

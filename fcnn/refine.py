@@ -173,7 +173,7 @@ class Walk:
 
     def _record(self, rows: Tensor, x: Tensor, point: Tensor, score: Tensor) -> None:
         """Keep the points with score <= 0 that are nearer than any known."""
-        distance = row_norms((point - x).flatten(1), ORDER[self.norm])
+        (distance,) = row_norms((point - x).flatten(1), [ORDER[self.norm]])
         nearer = (score <= 0) & (distance < self.bounds.radius_upper[rows])
         self.bounds.radius_upper[rows[nearer]] = distance[nearer]
         self.bounds.point[rows[nearer]] = point[nearer]

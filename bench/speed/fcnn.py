@@ -38,7 +38,7 @@ def measure(data_dir: Path | None) -> Iterator[Line]:
         lambda: classifier.certify(x, NORMS, "in_domain"),
         lambda: [image_by_image(classifier, image) for image in x[:LOOPED]],
     ]
-    bare, closed, boxed, looped = interleaved(works, repeats=15)
+    bare, closed, boxed, looped = interleaved(works, repeats=30)
     yield Line(f"bare forward + backward, {len(x)} images, float64", 1000 * bare, "ms")
     yield Line("closed_form, three norms / bare pass", closed / bare, "x", 1.3)
     yield Line("in_domain, three norms / bare pass", boxed / bare, "x", 4)
