@@ -11,7 +11,7 @@ import torch
 from bench.errors import Parser, UsageError
 from bench.provenance import hardware
 
-TOPICS = ("fcnn", "baselines")
+TOPICS = ("fcnn", "baselines", "running")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
