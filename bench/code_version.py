@@ -25,13 +25,23 @@ def code_version(module_name: str) -> str:
 def _collect(name: str, sources: dict[str, bytes]) -> None:
     if name in sources:
         return
+    found = _read(name)
+    if found is None:
+        return
+    sources[name], imported = found
+    for other in imported:
+        _collect(other, sources)
+
+
+@cache
+def _read(name: str) -> tuple[bytes, list[str]] | None:
+    """Source of a module and what it imports that is followed; methods share most of it, and parsing is slow."""
     path = _source_path(name)
     if path is None:
-        return
-    sources[name] = path.read_bytes()
-    for imported in _imports(ast.parse(sources[name]), name, path.name == "__init__.py"):
-        if imported.startswith(FOLLOWED):
-            _collect(imported, sources)
+        return None
+    source = path.read_bytes()
+    imported = _imports(ast.parse(source), name, path.name == "__init__.py")
+    return source, [other for other in imported if other.startswith(FOLLOWED)]
 
 
 def _source_path(name: str) -> Path | None:
