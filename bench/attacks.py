@@ -1,24 +1,20 @@
 """Attacks that look for a counterexample inside a certified radius.
 
-``norm_exact`` never leaves the ball, in any norm, so a success is a proof that a certificate is wrong. The attacks of
-torchattacks are run beside it as an independent second opinion; they know l2 and linf, and the unit box only.
+``norm_exact`` never leaves the ball, in any norm, so a success is a proof that a certificate is wrong.
+``bench.library_attacks`` runs torchattacks beside it.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.contract import NORMS
 from bench.errors import UsageError, unknown
 
 Score = Callable[[Tensor], Tensor]
 ORDERS = {"l1": 1.0, "l2": 2.0, "linf": float("inf")}
-LIBRARY_STEPS = 20
-SQUARE_QUERIES = 200
-# Square in l2 divides the side of an image by five.
-SQUARE_SIDE = 5
 
 
 @dataclass(frozen=True)
@@ -75,37 +71,8 @@ def norm_exact(
         if attempt:
             start = torch.randn(start.shape, generator=generator).to(start)
             start = project(start * radius[:, None], radius, norm)
-        best = _better(best, _descend(score, x, start, radius, norm, domain, settings))
+        best = better(best, _descend(score, x, start, radius, norm, domain, settings))
     return best
-
-
-def library_attacks(score: Score, x: Tensor, radius: Tensor, norm: str, seed: int = 0) -> list[Tensor]:
-    """Return the points (N, *shape) that torchattacks' PGD, APGD and Square (5 pixels a side or more) end at.
-
-    x: (N, *shape) images in the unit box, attacked one by one, as the library knows one radius for all. The points are
-    pulled into each input's ball of ``radius`` (N,). Of AutoAttack these are the parts that apply: its others compare
-    the score with that of a third class. Raises UsageError for l1, which the library does not know.
-    """
-    import torchattacks
-
-    if norm not in ("l2", "linf"):
-        raise unknown("norm for torchattacks", norm, ("l2", "linf"))
-    model, name = _TwoLogits(score), {"l2": "L2", "linf": "Linf"}[norm]
-    label = torch.ones(1, dtype=torch.long, device=x.device)
-    pgd = {"l2": torchattacks.PGDL2, "linf": torchattacks.PGD}[norm]
-    makers = (
-        lambda r: pgd(model, eps=r, alpha=2.5 * r / LIBRARY_STEPS, steps=LIBRARY_STEPS),
-        lambda r: torchattacks.APGD(model, norm=name, eps=r, steps=LIBRARY_STEPS, seed=seed),
-        lambda r: torchattacks.Square(model, norm=name, eps=r, n_queries=SQUARE_QUERIES, seed=seed),
-    )[: 3 if x.shape[-1] >= SQUARE_SIDE else 2]
-    found = []
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for make in makers:
-            ends = [make(float(r))(image[None], label) for image, r in zip(x, radius.tolist(), strict=True)]
-            delta = project((torch.cat(ends) - x).flatten(1), radius.to(x), norm)
-            found.append(_inside(x, delta, radius.to(x), norm, "box").detach())
-    return found
 
 
 def project(delta: Tensor, radius: Tensor, norm: str) -> Tensor:
@@ -153,11 +120,11 @@ def _descend(
 ) -> Attacked:
     best = Attacked(x, torch.full_like(radius, torch.inf))
     for step in range(settings.steps + 1):
-        points = _inside(x, delta, radius, norm, domain).requires_grad_()
+        points = inside(x, delta, radius, norm, domain).requires_grad_()
         with torch.enable_grad():
             value = score(points)
             (gradient,) = torch.autograd.grad(value.sum(), points)
-        best = _better(best, Attacked(points.detach(), value.detach()))
+        best = better(best, Attacked(points.detach(), value.detach()))
         # Long steps first, short ones to settle.
         length = settings.step_share * radius * (1 - step / (settings.steps + 1)) / settings.steps**0.5
         if domain == "box":  # a coordinate at its bound must not use up the step
@@ -169,7 +136,7 @@ def _descend(
     return best
 
 
-def _inside(x: Tensor, delta: Tensor, radius: Tensor, norm: str, domain: str) -> Tensor:
+def inside(x: Tensor, delta: Tensor, radius: Tensor, norm: str, domain: str) -> Tensor:
     """Return points of the ball (and box); clipping to the box shrinks every |delta_i|, so it stays in the ball.
 
     Adding delta to x rounds each coordinate by at most half of eps (|x_i| + |delta_i|). Twice as much is kept free, or
@@ -185,24 +152,9 @@ def _inside(x: Tensor, delta: Tensor, radius: Tensor, norm: str, domain: str) ->
     return points.clamp(0, 1) if domain == "box" else points
 
 
-def _better(one: Attacked, other: Attacked) -> Attacked:
+def better(one: Attacked, other: Attacked) -> Attacked:
     lower = other.scores < one.scores
     shape = (-1,) + (1,) * (one.points.dim() - 1)
     return Attacked(
         torch.where(lower.view(shape), other.points, one.points), torch.where(lower, other.scores, one.scores)
     )
-
-
-class _TwoLogits(nn.Module):
-    """Presents a score as two logits, (0, score): torchattacks lowers the logit of label 1."""
-
-    def __init__(self, score: Score) -> None:
-        super().__init__()
-        self.score = score
-        self.anchor = nn.Parameter(
-            torch.zeros(()), requires_grad=False
-        )  # says on which device the model lives
-
-    def forward(self, x: Tensor) -> Tensor:
-        value = self.score(x)
-        return torch.stack([torch.zeros_like(value), value], dim=1)

@@ -53,7 +53,7 @@ class Effort:
     attack: AttackSettings = field(default_factory=AttackSettings)
     limit: int = 100
     points: int = 0
-    library: int = 3
+    library: int = 20
     bracket: int = 100
 
     def __post_init__(self) -> None:
@@ -191,7 +191,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="attacked points for deterministic certificates, at least",
     )
-    add("--library", type=int, default=3, metavar="N", help="images per curve for torchattacks (default: 3)")
+    add(
+        "--library", type=int, default=20, metavar="N", help="images per curve for torchattacks (default: 20)"
+    )
     add(
         "--bracket",
         type=int,

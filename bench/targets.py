@@ -11,12 +11,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bench.attacks import ORDERS, AttackSettings, library_attacks, norm_exact
+from bench.attacks import ORDERS, AttackSettings, norm_exact
 from bench.cells import DataRequest, cached_dataset
 from bench.contract import Method
 from bench.data import Dataset
 from bench.errors import UsageError
 from bench.files import DamagedFileError
+from bench.library_attacks import library_attacks
 from bench.registry import get_method
 from bench.seeds import derive_seed
 from bench.settings import from_table

@@ -13,8 +13,6 @@ from bench.targets import Target
 pytestmark = [pytest.mark.slow, pytest.mark.data]
 
 IMAGES = 300
-# torchattacks takes its images one by one.
-LIBRARY = 20
 TRAINED_ON = 3000
 ATTACK = AttackSettings(steps=25, restarts=3)
 SHORT = {"epochs": 2, "batch_size": 64, "learning_rate": 3e-3}
@@ -72,7 +70,7 @@ def targets(trained, largest=1.0):
 
 def test_no_attack_succeeds_inside_a_certificate(trained):
     for target in targets(trained):
-        points, _ = target.attack(ATTACK, library=LIBRARY)
+        points, _ = target.attack(ATTACK, library=IMAGES)
         broken = target.failures(points)
         broken[broken.clone()] = ~target.only_rounding(points[broken])
         assert not broken.any(), (target.method.name, target.norm)

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from bench.attacks import ORDERS, AttackSettings, library_attacks, norm_exact, project, steepest
+from bench.attacks import ORDERS, AttackSettings, norm_exact, project, steepest
 from bench.contract import DUAL_NORM_ORDER, NORMS
-from bench.errors import UsageError
 
 SETTINGS = AttackSettings(steps=100, restarts=2)
 
@@ -87,26 +86,6 @@ def test_steepest_directions_have_unit_norm_and_descend(norm):
         -(direction * gradient).sum(dim=1),
         torch.linalg.vector_norm(gradient, ord=DUAL_NORM_ORDER[norm], dim=1),
     )
-
-
-@pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_the_library_breaks_a_linear_model_beyond_its_distance(norm):
-    weight = torch.tensor([1.0, -2.0, 0.5, 1.0])
-
-    def score(x):
-        return (x.flatten(1) * weight).sum(dim=1) - 0.1
-
-    x = torch.tensor([[0.5, 0.3, 0.5, 0.6]]).view(1, 1, 2, 2)
-    distance = score(x) / torch.linalg.vector_norm(weight, ord=DUAL_NORM_ORDER[norm])
-    for reach, broken in ((0.99, [False, False]), (1.1, [True, True])):
-        found = library_attacks(score, x, reach * distance, norm)
-        assert [bool((score(points) <= 0).all()) for points in found] == broken
-        for points in found:
-            moved = torch.linalg.vector_norm((points - x).flatten(1), ord=ORDERS[norm], dim=1)
-            assert (moved <= reach * distance * (1 + 1e-6)).all()
-            assert points.min() >= 0 and points.max() <= 1
-    with pytest.raises(UsageError, match="l1"):
-        library_attacks(score, x, distance, "l1")
 
 
 def test_a_curved_model_breaks_at_its_true_distance():
