@@ -24,7 +24,7 @@ from bench.errors import Parser, UsageError
 from bench.files import write_atomic
 from bench.seeds import derive_seed
 from bench.store import CLAIM, CLAIM_TEXT, Store
-from bench.summary import floor_digits
+from bench.tables.summary import floor_digits
 
 LEVELS = (0.25, 0.5, 0.75)
 FCNN = "fcnn"
@@ -73,10 +73,10 @@ def radius_at(radii: np.ndarray, levels: Iterable[float]) -> np.ndarray:
 def central_claim(radii: pd.DataFrame, methods: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Return a row for each data set, norm, comparison and level; empty without FCNN or without competitors.
 
-    radii: columns of :mod:`bench.rows`; methods: id -> {"method": registered name}, as in run.json. Columns: dataset,
-    norm, comparison, level, fcnn, fcnn_radius, competitor, competitor_radius, factor, factor_lower, factor_upper
-    (percentiles of a bootstrap over the test inputs), seeds, inputs. A factor is inf where only FCNN reaches the level,
-    and missing where nobody does.
+    radii: columns of :mod:`bench.tables.rows`; methods: id -> {"method": registered name}, as in run.json.
+    Columns: dataset, norm, comparison, level, fcnn, fcnn_radius, competitor, competitor_radius, factor, factor_lower,
+    factor_upper (percentiles of a bootstrap over the test inputs), seeds, inputs. A factor is inf where only FCNN
+    reaches the level, and missing where nobody does.
     """
     free = radii[radii["domain"] == "free"]
     rows: list[dict[str, Any]] = []

@@ -10,19 +10,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cells import DataRequest
 from bench.data import list_datasets
 from bench.errors import UsageError
 from bench.files import safe_name
-from bench.interrupts import Interrupted, Interrupts
-from bench.lock import FolderLock
 from bench.options import chosen_engine, chosen_resources, chosen_suite, parser
-from bench.provenance import RunClock
 from bench.registry import registered_methods
-from bench.runner import CellReport, plan_jobs, run_jobs
+from bench.running.cells import DataRequest
+from bench.running.interrupts import Interrupted, Interrupts
+from bench.running.lock import FolderLock
+from bench.running.provenance import RunClock
+from bench.running.runner import CellReport, plan_jobs, run_jobs
+from bench.running.unchanged import made_from, remember, remembered_text
 from bench.store import LOG_FILE, Store
 from bench.suite import Suite, load_suite, suite_names
-from bench.unchanged import made_from, remember, remembered_text
 
 DEFAULT_OUT = Path("out")
 
@@ -77,7 +77,7 @@ def run_suite(suite: Suite, options: argparse.Namespace, interrupts: Interrupts)
             made = made_from(store, suite, jobs)
             text = remembered_text(store, made)
             if text is None:
-                from bench.finish import finish_run  # drawing takes seconds to import
+                from bench.running.finish import finish_run  # drawing takes seconds to import
 
                 text = finish_run(store, suite, jobs, resources, clock)
                 remember(store, made, text)

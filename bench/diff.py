@@ -16,12 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from bench.curves import accuracy_by_seed, confidence_band, radius_grid
 from bench.errors import Parser, UsageError
+from bench.figures.line_styles import NORM_SYMBOLS, plain_text
 from bench.files import write_atomic
-from bench.line_styles import NORM_SYMBOLS, plain_text
-from bench.rows import CURVE_KEY
 from bench.store import Store
+from bench.tables.curves import accuracy_by_seed, confidence_band, radius_grid
+from bench.tables.rows import CURVE_KEY
 
 MAX_PANELS = 12
 COLUMNS = 3

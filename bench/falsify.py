@@ -25,12 +25,12 @@ from scipy import stats
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.attacks import AttackSettings
+from bench.attacking.attacks import AttackSettings
+from bench.attacking.targets import FinishedRun, sample
 from bench.contract import Outcome
 from bench.errors import Parser, UsageError
 from bench.files import safe_name, write_atomic
 from bench.store import FIGURES, Store
-from bench.targets import FinishedRun, sample
 
 CURVE = ["dataset", "method", "certificate", "domain", "norm", "seed"]
 REPORT = "falsify.csv"
@@ -126,8 +126,8 @@ def _attack_curve(
 
 def draw_brackets(run: FinishedRun, record: dict[str, Any], radii: pd.DataFrame, effort: Effort) -> None:
     """Write bracket.csv and a figure of it for each data set."""
-    from bench.bracket import bracket_figure, bracket_rows
-    from bench.plots import house_look, save_figure
+    from bench.attacking.bracket import bracket_figure, bracket_rows
+    from bench.figures.looks import house_look, save_figure
 
     rows = bracket_rows(run, radii, effort.bracket, replace(effort.attack, restarts=1))
     run.store.write_table(BRACKET, rows)

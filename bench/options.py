@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from bench.cells import Engine
-from bench.cluster import cluster_engine
 from bench.contract import NORMS, check_norms
 from bench.errors import Parser, UsageError
-from bench.processes import Budget, can_measure_memory
-from bench.runner import Resources, local_engine
+from bench.running.cells import Engine
+from bench.running.cluster import cluster_engine
+from bench.running.processes import Budget, can_measure_memory
+from bench.running.runner import Resources, local_engine
 from bench.suite import Suite, load_suite, suite_names
 
 DEFAULT_SUITE = "quick"

@@ -22,12 +22,12 @@ from tqdm import tqdm
 
 from baselines.branch_and_bound import Budget, Search, Status, UnsupportedNetwork, to_chain, verify
 from baselines.branch_and_bound.chain import Chain
+from bench.attacking.targets import load_method
 from bench.contract import NORMS, check_norms
 from bench.data import Dataset
 from bench.errors import Parser, UsageError
-from bench.runner import DataRequest, cached_dataset
+from bench.running.runner import DataRequest, cached_dataset
 from bench.store import Store
-from bench.targets import load_method
 
 ANSWERS = "queries.csv"
 # Most queries are easy: they are decided in one batch, with so few sub-domains each, before the clock starts.

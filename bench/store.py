@@ -37,7 +37,7 @@ from bench.files import (
     unseal,
     write_atomic,
 )
-from bench.rows import (
+from bench.tables.rows import (
     PREDICTION_COLUMNS,
     RADII_COLUMNS,
     check_predictions,

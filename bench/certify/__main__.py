@@ -17,13 +17,13 @@ from bench.certify.choice import CERTIFICATES, Noise, choose, described, methods
 from bench.contract import NORMS, Method, Outcome, check_norms
 from bench.data import Dataset, load_dataset
 from bench.errors import Parser, UsageError
-from bench.evaluate import Evaluation, describe, failed
-from bench.finish import finish_cells
-from bench.lock import FolderLock
 from bench.model_files import ModelFile, open_model
 from bench.options import chosen_devices
-from bench.plan import CellPlan
-from bench.provenance import RunClock
+from bench.running.evaluate import Evaluation, describe, failed
+from bench.running.finish import finish_cells
+from bench.running.lock import FolderLock
+from bench.running.plan import CellPlan
+from bench.running.provenance import RunClock
 from bench.store import SUMMARY, CellFolder, Store
 
 LOG = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.errors import Parser, UsageError, unknown
 from bench.experiments._shared import FailedCells, Options, add_options, to_options
-from bench.interrupts import Interrupted
+from bench.running.interrupts import Interrupted
 
 LOG = logging.getLogger(__name__)
 # The cheap ones first, what needs most time last.

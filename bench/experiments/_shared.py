@@ -26,9 +26,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from bench.code_version import code_version
 from bench.compare import run_suite
 from bench.errors import Parser, UsageError
+from bench.figures.looks import house_look, save_figure
 from bench.files import (
     SCHEMA_VERSION,
     DamagedFileError,
@@ -39,12 +39,12 @@ from bench.files import (
     unseal,
     write_atomic,
 )
-from bench.interrupts import Interrupted, Interrupts
-from bench.lock import FolderLock
 from bench.options import chosen_devices
 from bench.options import parser as compare_parser
-from bench.plots import house_look, save_figure
-from bench.provenance import RunClock, code_commit, hardware, versions
+from bench.running.code_version import code_version
+from bench.running.interrupts import Interrupted, Interrupts
+from bench.running.lock import FolderLock
+from bench.running.provenance import RunClock, code_commit, hardware, versions
 from bench.settings import from_table
 from bench.store import FIGURES, RUN, Store
 from bench.suite import Suite

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from bench.experiments._shared import Experiment, Options, Rows, command, finish, run_units
-from bench.provenance import RunClock
+from bench.running.provenance import RunClock
 from bench.seeds import derive_seed
 from fcnn import ConvexMLP
 from fcnn.training import TrainSettings, cross_entropy, train

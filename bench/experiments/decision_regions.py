@@ -20,7 +20,7 @@ from matplotlib.patches import Circle, Patch, Polygon, Rectangle
 from bench.contract import NORMS
 from bench.data import Dataset, load_dataset
 from bench.experiments._shared import Experiment, Options, command, draw, run_as_suite
-from bench.line_styles import NORM_SYMBOLS
+from bench.figures.line_styles import NORM_SYMBOLS
 from bench.registry import get_method
 from bench.store import Store
 from bench.suite import MethodEntry

@@ -17,14 +17,14 @@ from matplotlib.figure import Figure
 
 from bench.contract import NORMS
 from bench.data import load_dataset
-from bench.evaluate import Evaluation
 from bench.experiments._shared import Experiment, Options, Rows, command, finish, run_units
-from bench.line_styles import NORM_SYMBOLS
-from bench.plan import CellPlan
-from bench.provenance import RunClock
-from bench.rows import check_predictions, check_radii
+from bench.figures.line_styles import NORM_SYMBOLS
+from bench.running.evaluate import Evaluation
+from bench.running.plan import CellPlan
+from bench.running.provenance import RunClock
 from bench.suite import MethodEntry
-from bench.summary import summarise
+from bench.tables.rows import check_predictions, check_radii
+from bench.tables.summary import summarise
 
 EXPERIMENT = Experiment(
     "digit_pairs", "All ordered pairs of MNIST digits", "3 instead of 60 epochs, 200 test inputs"

@@ -11,8 +11,8 @@ from matplotlib.ticker import PercentFormatter
 from bench.contract import NORMS
 from bench.experiments import _cifar
 from bench.experiments._shared import Experiment, Options, accuracy_line, command, draw, run_as_suite
-from bench.line_styles import NORM_SYMBOLS
-from bench.summary import summarise
+from bench.figures.line_styles import NORM_SYMBOLS
+from bench.tables.summary import summarise
 
 EXPERIMENT = Experiment("feature_map", "Feature map: CenteredAbs against Identity", _cifar.REDUCED)
 ENTRIES = {

@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 
 from bench.contract import NORMS
 from bench.experiments._shared import Experiment, Options, accuracy_line, command, draw, run_as_suite
-from bench.line_styles import NORM_SYMBOLS, log_axis
+from bench.figures.line_styles import NORM_SYMBOLS, log_axis
 
 EXPERIMENT = Experiment(
     "noise_levels",

@@ -11,8 +11,8 @@ from matplotlib.ticker import PercentFormatter
 from bench.contract import NORMS
 from bench.experiments import _cifar
 from bench.experiments._shared import Experiment, Options, command, draw, run_as_suite
-from bench.line_styles import NORM_SYMBOLS
-from bench.summary import summarise
+from bench.figures.line_styles import NORM_SYMBOLS
+from bench.tables.summary import summarise
 
 EXPERIMENT = Experiment("regulariser", "Strength of the gradient regulariser", _cifar.REDUCED)
 STRENGTHS = (0.0, 0.0025, 0.005, 0.0075, 0.01)

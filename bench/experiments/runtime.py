@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from bench.errors import UsageError
 from bench.experiments._shared import Experiment, Options, command, finish
-from bench.line_styles import log_axis
-from bench.provenance import RunClock
+from bench.figures.line_styles import log_axis
+from bench.running.provenance import RunClock
 from bench.store import Store
-from bench.summary import summarise
+from bench.tables.summary import summarise
 
 EXPERIMENT = Experiment("runtime", "Seconds per certificate", "")
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from bench.data import Dataset, load_dataset
 from bench.experiments._shared import Experiment, Options, Rows, command, finish, run_units
-from bench.provenance import RunClock
+from bench.running.provenance import RunClock
 from bench.seeds import derive_seed
 from fcnn.separability import Hull
 

@@ -15,10 +15,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.optimize import nnls
 
-from bench.curves import clopper_pearson
 from bench.experiments._shared import Experiment, Options, Rows, command, finish, run_units
-from bench.provenance import RunClock
+from bench.running.provenance import RunClock
 from bench.seeds import derive_seed
+from bench.tables.curves import clopper_pearson
 from fcnn.separability_bounds import box_bound, interval_bound, one_sided_bound
 
 EXPERIMENT = Experiment(

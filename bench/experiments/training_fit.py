@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.data import load_dataset
 from bench.experiments._shared import Experiment, Options, Rows, command, finish, run_units
-from bench.provenance import RunClock
+from bench.running.provenance import RunClock
 from bench.seeds import derive_seed
 from fcnn import CenteredAbs, ConvexConvNet, ConvexMLP, FeatureConvexClassifier, Identity
 from fcnn.training import TrainSettings, cross_entropy, train

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.cell_rows import RowMaker
 from bench.contract import Curve, Outcome, Radii
 from bench.errors import UsageError, unknown
 from bench.export.writing import FOLDER, NORM, QUESTIONS
-from bench.finish import finish_cells
-from bench.plan import CellPlan
-from bench.provenance import RunClock
+from bench.running.cell_rows import RowMaker
+from bench.running.finish import finish_cells
+from bench.running.plan import CellPlan
+from bench.running.provenance import RunClock
 from bench.store import CellFolder, Store
 
 HOLDS, VIOLATED, TIMEOUT, OTHER = "holds", "violated", "timeout", "unknown"

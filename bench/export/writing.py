@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.cells import DataRequest, cached_dataset
+from bench.attacking.targets import load_method
 from bench.contract import Outcome
 from bench.data import Dataset
 from bench.errors import UsageError, unknown
 from bench.export.networks import write_onnx
 from bench.export.questions import ask, vnnlib
 from bench.files import DamagedFileError, safe_name, write_atomic
+from bench.running.cells import DataRequest, cached_dataset
 from bench.store import Store
-from bench.summary import named_radii
-from bench.targets import load_method
+from bench.tables.summary import named_radii
 
 FOLDER = "vnnlib"
 INSTANCES, QUESTIONS = "instances.csv", "questions.csv"

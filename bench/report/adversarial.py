@@ -17,15 +17,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bench.attacks import ORDERS, AttackSettings, norm_exact
-from bench.cells import DataRequest, cached_dataset
+from bench.attacking.attacks import ORDERS, AttackSettings, norm_exact
+from bench.attacking.targets import load_method
 from bench.contract import Method, Outcome
 from bench.errors import UsageError
 from bench.falsify import COUNTEREXAMPLES
 from bench.files import DamagedFileError, safe_name, write_atomic
+from bench.running.cells import DataRequest, cached_dataset
 from bench.seeds import derive_seed
 from bench.store import Store
-from bench.targets import load_method
 
 CURVE_AND_SEED = ["dataset", "method", "certificate", "domain", "norm", "seed"]
 FOLDER = "adversarial"

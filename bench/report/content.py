@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from bench.contract import NORMS, Outcome
-from bench.curves import certified_curves
-from bench.line_styles import CurveId, LineStyle, legend_styles
+from bench.figures.line_styles import CurveId, LineStyle, legend_styles
 from bench.report.packing import packed, steps
 from bench.report.pictures import Pictures
-from bench.rows import CURVE_KEY
-from bench.summary import named_radii, summarise
+from bench.tables.curves import certified_curves
+from bench.tables.rows import CURVE_KEY
+from bench.tables.summary import named_radii, summarise
 
 # Together at most 1.6 MB of the page; of more, neighbouring radii share the smallest of them.
 MAX_RADII = 150_000

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from bench.errors import Parser, UsageError
-from bench.provenance import hardware
+from bench.running.provenance import hardware
 
 TOPICS = ("fcnn", "baselines", "running")
 

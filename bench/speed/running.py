@@ -7,10 +7,18 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.cells import CellJob, CellOutcome, DataRequest, Engine, Failure, cached_dataset, compute_cell
-from bench.cluster import cluster_engine
-from bench.plan import Scratch
-from bench.runner import Resources, local_engine, plan_jobs
+from bench.running.cells import (
+    CellJob,
+    CellOutcome,
+    DataRequest,
+    Engine,
+    Failure,
+    cached_dataset,
+    compute_cell,
+)
+from bench.running.cluster import cluster_engine
+from bench.running.plan import Scratch
+from bench.running.runner import Resources, local_engine, plan_jobs
 from bench.speed.timing import Line, seconds
 from bench.store import Store
 from bench.suite import load_suite

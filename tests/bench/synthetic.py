@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.contract import Curve, FitContext, Method, Radii, TrainingData
 from bench.data import Dataset
-from bench.plan import CellPlan
+from bench.running.plan import CellPlan
 
 
 def blobs(dimension: int = 4, count: int = 120, name: str = "blobs", shift: float = 0.4) -> Dataset:

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from bench.attacks import AttackSettings
+from bench.attacking.attacks import AttackSettings
+from bench.attacking.targets import Target
 from bench.contract import FitContext, TrainingData
 from bench.data import load_dataset
 from bench.registry import get_method
 from bench.settings import from_table
-from bench.targets import Target
 
 pytestmark = [pytest.mark.slow, pytest.mark.data]
 

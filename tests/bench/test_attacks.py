@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bench.attacks import ORDERS, AttackSettings, norm_exact, project, steepest
+from bench.attacking.attacks import ORDERS, AttackSettings, norm_exact, project, steepest
 from bench.contract import DUAL_NORM_ORDER, NORMS
 
 SETTINGS = AttackSettings(steps=100, restarts=2)

@@ -12,7 +12,7 @@ from misbehaving import write_plugin
 
 from bench import registry
 from bench.compare import main
-from bench.rows import without_timing
+from bench.tables.rows import without_timing
 
 pytestmark = pytest.mark.slow
 SUITE = """
@@ -107,7 +107,7 @@ def test_cells_that_fail_on_the_cluster_are_rows_with_reasons(cluster, tmp_path,
 
 
 def test_a_scheduler_that_does_not_answer_is_one_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("bench.cluster.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("bench.running.cluster.CONNECT_SECONDS", 1)
     arguments = ["--datasets", "circles", "--backend", "dask", "--scheduler"]
     for address in ("tcp://127.0.0.1:1", "nonsense://", "x y"):
         assert main([*arguments, address, "--out", str(tmp_path / "out")]) == 2

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from bench.compare import main
-from bench.lock import FolderLock
 from bench.options import chosen_suite, parser
-from bench.rows import PREDICTION_COLUMNS, RADII_COLUMNS, without_timing
+from bench.running.lock import FolderLock
+from bench.tables.rows import PREDICTION_COLUMNS, RADII_COLUMNS, without_timing
 
 SUITE = """
 title = "Small"
@@ -94,7 +94,9 @@ def test_leaving_a_method_out_leaves_the_others_rows_as_they_are(finished, suite
 
 def test_a_second_run_computes_nothing_again(finished, suite, monkeypatch):
     before = (finished / "radii.parquet").read_bytes()
-    monkeypatch.setattr("bench.runner.run_in_processes", lambda *_: pytest.fail("computed a finished cell"))
+    monkeypatch.setattr(
+        "bench.running.runner.run_in_processes", lambda *_: pytest.fail("computed a finished cell")
+    )
     assert main(["--suite", str(suite), "--out", str(finished), "--jobs", "1"]) == 0
     assert (finished / "radii.parquet").read_bytes() == before
 
@@ -115,16 +117,16 @@ def test_a_second_run_draws_again_only_what_is_damaged_or_shows_something_new(fi
 
 
 def test_changed_settings_recompute_their_own_cell_only(finished, suite, tmp_path, monkeypatch):
-    import bench.runner
+    import bench.running.runner
 
     run = []
-    compute = bench.runner.run_in_processes
+    compute = bench.running.runner.run_in_processes
 
     def noting(jobs, *rest):
         run.extend(job.entry.name for job in jobs)
         return compute(jobs, *rest)
 
-    monkeypatch.setattr(bench.runner, "run_in_processes", noting)
+    monkeypatch.setattr(bench.running.runner, "run_in_processes", noting)
     changed = tmp_path / "small.toml"
     changed.write_text(SUITE.replace("hidden = [30]", "hidden = [31]"))
     assert main(["--suite", str(changed), "--out", str(finished), "--jobs", "1"]) == 0

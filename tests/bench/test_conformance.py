@@ -9,9 +9,9 @@ import torch
 from synthetic import blobs, plan
 
 from bench.contract import DUAL_NORM_ORDER, NORMS, Outcome
-from bench.evaluate import CellResult, Evaluation
 from bench.registry import registered_methods
-from bench.rows import check_predictions, check_radii, without_timing
+from bench.running.evaluate import CellResult, Evaluation
+from bench.tables.rows import check_predictions, check_radii, without_timing
 
 METHODS = registered_methods()
 every_method = pytest.mark.parametrize("name", METHODS)

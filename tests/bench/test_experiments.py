@@ -16,8 +16,8 @@ from bench.errors import UsageError
 from bench.experiments import approximation, digit_pairs, malware_families, separability_random
 from bench.experiments.__main__ import EXPERIMENTS, chosen, main
 from bench.experiments._shared import Experiment, Options, accuracy_line, finish, run_units
-from bench.provenance import RunClock
 from bench.publish import experiment_files
+from bench.running.provenance import RunClock
 
 TRIAL = Experiment("separability_random", "Trial", "half of it")
 

@@ -11,8 +11,8 @@ import vnnlib
 import vnnlib.compat
 from synthetic import blobs
 
+from bench.attacking.targets import load_method
 from bench.data import load_dataset
-from bench.evaluate import Evaluation
 from bench.export.__main__ import main
 from bench.export.questions import ask
 from bench.export.questions import vnnlib as written
@@ -20,10 +20,10 @@ from bench.files import plain
 from bench.methods.crown import CROWN
 from bench.methods.fcnn import FCNN, FCNNSettings
 from bench.methods.smoothing_gaussian import SmoothingGaussian
-from bench.plan import CellPlan
-from bench.provenance import RunClock, run_record
+from bench.running.evaluate import Evaluation
+from bench.running.plan import CellPlan
+from bench.running.provenance import RunClock, run_record
 from bench.store import Store
-from bench.targets import load_method
 from fcnn.training import TrainSettings
 
 SHORT = TrainSettings(epochs=8, batch_size=32, learning_rate=0.01)

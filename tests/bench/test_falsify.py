@@ -10,11 +10,11 @@ from misbehaving import write_plugin
 from synthetic import MeanThreshold, blobs
 
 from bench import registry
-from bench.attacks import AttackSettings
-from bench.bracket import bracket_figure, shares, smallest_adversarial
+from bench.attacking.attacks import AttackSettings
+from bench.attacking.bracket import bracket_figure, shares, smallest_adversarial
+from bench.attacking.targets import Target
 from bench.compare import main as compare
 from bench.falsify import main as falsify
-from bench.targets import Target
 
 SUITE = """
 datasets = ["circles"]

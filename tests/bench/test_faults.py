@@ -14,10 +14,10 @@ from misbehaving import OutOfMemory, write_plugin
 from synthetic import MeanThreshold, blobs, plan
 
 from bench import registry
-from bench.batch_runner import in_halves
 from bench.compare import main
-from bench.evaluate import Evaluation
-from bench.rows import without_timing
+from bench.running.batch_runner import in_halves
+from bench.running.evaluate import Evaluation
+from bench.tables.rows import without_timing
 
 MARK = "CERTBENCH_TEST_MARK"
 

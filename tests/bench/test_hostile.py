@@ -242,7 +242,7 @@ def test_five_hundred_bad_inputs_are_refused_in_one_line_and_leave_nothing_behin
     def never(*_: object) -> None:
         raise AssertionError("a run was started")
 
-    monkeypatch.setattr("bench.runner.run_in_processes", never)
+    monkeypatch.setattr("bench.running.runner.run_in_processes", never)
     monkeypatch.setenv("BENCH_CACHE_DIR", os.devnull)  # so that nothing is downloaded
     seen = []
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from bench.attacks import ORDERS
+from bench.attacking.attacks import ORDERS
+from bench.attacking.library_attacks import library_attacks
 from bench.contract import DUAL_NORM_ORDER
 from bench.errors import UsageError
-from bench.library_attacks import library_attacks
 
 NORMS = ["l2", "linf"]
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from bench.errors import UsageError
-from bench.lock import LOCK, FolderLock
+from bench.running.lock import LOCK, FolderLock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from bench.lock import FolderLock
+from bench.running.lock import FolderLock
 with FolderLock(Path(sys.argv[1])):
     print("held", flush=True)
     {then}
@@ -26,7 +26,7 @@ COUNT = """
 import sys
 from pathlib import Path
 from bench.errors import UsageError
-from bench.lock import FolderLock
+from bench.running.lock import FolderLock
 out, done = Path(sys.argv[1]), 0
 while done < 50:
     try:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from synthetic import blobs, plan
 
-from bench.attacks import norm_exact
-from bench.evaluate import Evaluation
-from bench.rows import check_radii
+from bench.attacking.attacks import norm_exact
+from bench.running.evaluate import Evaluation
+from bench.tables.rows import check_radii
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "examples" / "plugin"

@@ -23,8 +23,8 @@ from bench.report.adversarial import extremes, nearest
 from bench.report.content import radii_limit
 from bench.report.packing import packed, steps
 from bench.report.pictures import png_address
-from bench.rows import check_radii
 from bench.store import Store
+from bench.tables.rows import check_radii
 
 
 @pytest.fixture(scope="module", autouse=True)

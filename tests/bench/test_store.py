@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from bench import files
 from bench.errors import UsageError
 from bench.files import DamagedFileError, plain, safe_name, seal, set_aside, unseal, write_atomic
-from bench.rows import (
+from bench.store import CellFolder, Store
+from bench.tables.rows import (
     RADII_COLUMNS,
     check_predictions,
     check_radii,
@@ -22,7 +23,6 @@ from bench.rows import (
     to_parquet,
     without_timing,
 )
-from bench.store import CellFolder, Store
 
 
 def radii_frame(method: str = "fcnn", seed: int = 0, dataset: str = "digits", count: int = 5) -> pd.DataFrame:

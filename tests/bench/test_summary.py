@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.files import seal, unseal
-from bench.provenance import RunClock, code_commit, run_record, versions
-from bench.rows import check_predictions, check_radii
-from bench.summary import floor_digits, named_radii, recall_table, summarise
-from bench.summary_text import WIDTH, render_summary
+from bench.running.provenance import RunClock, code_commit, run_record, versions
+from bench.tables.rows import check_predictions, check_radii
+from bench.tables.summary import floor_digits, named_radii, recall_table, summarise
+from bench.tables.summary_text import WIDTH, render_summary
 
 INF, NAN = float("inf"), float("nan")
 
@@ -174,5 +174,5 @@ def test_versions_name_what_numbers_depend_on() -> None:
 
 
 def test_a_copy_outside_git_has_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.provenance.__file__", str(tmp_path / "provenance.py"))
+    monkeypatch.setattr("bench.running.provenance.__file__", str(tmp_path / "provenance.py"))
     assert code_commit() == {"commit": None, "changed": None}

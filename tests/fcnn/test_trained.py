@@ -5,9 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from bench.attacks import ORDERS, AttackSettings, norm_exact
+from bench.attacking.attacks import ORDERS, AttackSettings, norm_exact
+from bench.attacking.library_attacks import library_attacks
 from bench.data import load_dataset
-from bench.library_attacks import library_attacks
 from fcnn import CenteredAbs, ConvexMLP, FeatureConvexClassifier, Identity
 from fcnn.certify import certify_with_bounds
 from fcnn.losses import RadiusLoss, RegularisedLoss

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.parts import Parts
+from bench.running.parts import Parts
 from bench.seeds import derive_seed
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bench.attacks import Attacked, Score, better, inside
+from bench.attacking.attacks import Attacked, Score, better, inside
 from bench.errors import unknown
 
 STEPS = 20

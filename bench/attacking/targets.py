@@ -11,14 +11,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bench.attacks import ORDERS, AttackSettings, norm_exact
-from bench.cells import DataRequest, cached_dataset
+from bench.attacking.attacks import ORDERS, AttackSettings, norm_exact
+from bench.attacking.library_attacks import library_attacks
 from bench.contract import Method
 from bench.data import Dataset
 from bench.errors import UsageError
 from bench.files import DamagedFileError
-from bench.library_attacks import library_attacks
 from bench.registry import get_method
+from bench.running.cells import DataRequest, cached_dataset
 from bench.seeds import derive_seed
 from bench.settings import from_table
 from bench.store import Store

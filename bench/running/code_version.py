@@ -8,7 +8,14 @@ from functools import cache
 from pathlib import Path
 
 # Data, tables and figures do not change what a method computes; these packages and modules do.
-FOLLOWED = ("fcnn", "baselines", "bench.methods", "bench.contract", "bench.calibration", "bench.evaluate")
+FOLLOWED = (
+    "fcnn",
+    "baselines",
+    "bench.methods",
+    "bench.contract",
+    "bench.calibration",
+    "bench.running.evaluate",
+)
 
 
 @cache

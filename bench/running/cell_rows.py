@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from bench.contract import Curve, Outcome, Radii
-from bench.plan import CellPlan
-from bench.rows import PREDICTION_COLUMNS
+from bench.running.plan import CellPlan
+from bench.tables.rows import PREDICTION_COLUMNS
 
 SELF_EXPLAINING = [Outcome.CERTIFIED, Outcome.MISCLASSIFIED, Outcome.ABSTAINED]
 

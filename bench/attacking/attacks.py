@@ -1,7 +1,7 @@
 """Attacks that look for a counterexample inside a certified radius.
 
 ``norm_exact`` never leaves the ball, in any norm, so a success is a proof that a certificate is wrong.
-``bench.library_attacks`` runs torchattacks beside it.
+``bench.attacking.library_attacks`` runs torchattacks beside it.
 """
 
 from collections.abc import Callable

@@ -8,8 +8,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cells import CellJob
 from bench.files import DamagedFileError, checksum, plain, seal, unseal, write_atomic
+from bench.running.cells import CellJob
 from bench.store import (
     CELL,
     CLAIM,
@@ -37,7 +37,7 @@ def made_from(store: Store, suite: Suite, jobs: Sequence[CellJob]) -> str:
     """Return a hash of the finished cells, of what the tables say of them, and of this package's code."""
     digest = hashlib.sha256(json.dumps(plain(suite), sort_keys=True).encode())
     digest.update(f"{store.out}\0{jobs[0].data.sensitive}".encode())
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     sources = sorted(path for kind in ("*.py", "static/*") for path in package.rglob(kind) if path.is_file())
     shown = [store.out / name for name in SHOWN if (store.out / name).exists()]
     for path in [*(job.folder.path / CELL for job in jobs), *shown, *sources]:

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from bench.contract import Method, Outcome
 from bench.data import Dataset, load_dataset
-from bench.evaluate import CellResult, Evaluation, describe, failed
 from bench.files import plain
-from bench.parts import Parts
-from bench.plan import CellPlan, Scratch
-from bench.rows import check_predictions, check_radii
+from bench.running.evaluate import CellResult, Evaluation, describe, failed
+from bench.running.parts import Parts
+from bench.running.plan import CellPlan, Scratch
 from bench.store import CellFolder
 from bench.suite import MethodEntry
+from bench.tables.rows import check_predictions, check_radii
 
 LOG = logging.getLogger(__name__)
 CHECKPOINT = "training.pt"

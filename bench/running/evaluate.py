@@ -9,13 +9,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from bench.batch_runner import BatchRunner, Clock
-from bench.batches import checked_predictions, checked_radii, packed, spread, unpacked
-from bench.cell_rows import RowMaker, no_predictions
 from bench.contract import Curve, FitContext, Method, Outcome, Radii, TrainingData
 from bench.data import Dataset
 from bench.files import safe_name
-from bench.plan import CellPlan, Scratch
+from bench.running.batch_runner import BatchRunner, Clock
+from bench.running.batches import checked_predictions, checked_radii, packed, spread, unpacked
+from bench.running.cell_rows import RowMaker, no_predictions
+from bench.running.plan import CellPlan, Scratch
 from bench.seeds import derive_seed
 
 LOG = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from bench.contract import Outcome
-from bench.summary import floor_digits
+from bench.tables.summary import floor_digits
 
 WIDTH = 110
 NAME_WIDTH = 35

@@ -20,14 +20,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext, ForkServerProcess
 from pathlib import Path
 
-from bench.cells import CellJob, CellOutcome, Failure, cached_dataset, compute_cell, logging_to
 from bench.contract import Outcome
 from bench.files import remove_temporaries
+from bench.running.cells import CellJob, CellOutcome, Failure, cached_dataset, compute_cell, logging_to
 from bench.store import LOG_FILE
 
 LOG = logging.getLogger(__name__)
 # What every command imports, but no command: a process would run it a second time, as its main module, and say so.
-PRELOADED = ["bench.cells", "bench.registry", "bench.finish", "sklearn.datasets"]
+PRELOADED = ["bench.running.cells", "bench.registry", "bench.running.finish", "sklearn.datasets"]
 TICK_SECONDS = 0.2
 MEMORY_FIELDS = (b"RssAnon:", b"RssShmem:")
 

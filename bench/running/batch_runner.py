@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.parts import Parts
+from bench.running.parts import Parts
 
 LOG = logging.getLogger(__name__)
 SMALLEST_BATCH = 1

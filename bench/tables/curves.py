@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from bench.contract import Outcome
-from bench.rows import CURVE_KEY
+from bench.tables.rows import CURVE_KEY
 
 CURVE_COLUMNS = (
     "dataset",

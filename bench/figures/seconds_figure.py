@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.line_styles import NORM_SYMBOLS, CurveId, LineStyle, log_axis, plain_text
+from bench.figures.line_styles import NORM_SYMBOLS, CurveId, LineStyle, log_axis, plain_text
 
 NORM_MARKERS = {"l1": "o", "l2": "s", "linf": "^"}
 NORM_GREYS = {"l1": "0.0", "l2": "0.35", "linf": "0.65"}

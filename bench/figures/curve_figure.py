@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from bench.line_styles import NORM_SYMBOLS, CurveId, LineStyle, log_axis, plain_text, shown_length
+from bench.figures.line_styles import NORM_SYMBOLS, CurveId, LineStyle, log_axis, plain_text, shown_length
 
 PANEL_WIDTH, PANEL_HEIGHT = 4.2, 2.9
 LEGEND_ROW, LEGEND_CHARACTERS_PER_INCH = 0.17, 18
@@ -29,7 +29,7 @@ def curve_figure(
 ) -> Figure:
     """Draw one data set's curves and envelopes; norms in which nothing is certified are named.
 
-    curves, best: columns of :mod:`bench.curves`, from ``certified_curves`` and ``envelopes``.
+    curves, best: columns of :mod:`bench.tables.curves`, from ``certified_curves`` and ``envelopes``.
     """
     certified = set(summary.loc[summary["certified"] > 0, "norm"])
     norms = [norm for norm in NORM_SYMBOLS if norm in certified]

@@ -10,15 +10,23 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from bench.cells import CellJob, CellOutcome, DataRequest, Engine, Failure, cached_dataset, failed_cell
-from bench.code_version import code_version
 from bench.data import Dataset
 from bench.errors import UsageError
-from bench.evaluate import describe
 from bench.files import SCHEMA_VERSION, plain
-from bench.interrupts import Interrupts
-from bench.plan import CellPlan
-from bench.processes import Budget, run_in_processes
+from bench.running.cells import (
+    CellJob,
+    CellOutcome,
+    DataRequest,
+    Engine,
+    Failure,
+    cached_dataset,
+    failed_cell,
+)
+from bench.running.code_version import code_version
+from bench.running.evaluate import describe
+from bench.running.interrupts import Interrupts
+from bench.running.plan import CellPlan
+from bench.running.processes import Budget, run_in_processes
 from bench.store import LOG_FILE, CellFolder, Store
 from bench.suite import MethodEntry, Suite
 

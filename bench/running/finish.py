@@ -6,18 +6,18 @@ from typing import Any
 
 import pandas as pd
 
-from bench.cells import CellJob
 from bench.claim import write_claim
-from bench.curves import certified_curves, envelopes
+from bench.figures.run_figures import draw_run
 from bench.files import plain
-from bench.plots import draw_run
-from bench.provenance import RunClock, run_record
 from bench.report import write_report
-from bench.runner import Resources
+from bench.running.cells import CellJob
+from bench.running.provenance import RunClock, run_record
+from bench.running.runner import Resources
 from bench.store import CURVES, SUMMARY, CellFolder, Store
 from bench.suite import Suite
-from bench.summary import summarise
-from bench.summary_text import render_summary
+from bench.tables.curves import certified_curves, envelopes
+from bench.tables.summary import summarise
+from bench.tables.summary_text import render_summary
 
 
 def finish_run(

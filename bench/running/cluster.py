@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from bench.cells import (
+from bench.contract import Outcome
+from bench.data import Dataset
+from bench.errors import UsageError
+from bench.running.cells import (
     CellJob,
     CellOutcome,
     DataRequest,
@@ -22,11 +25,8 @@ from bench.cells import (
     compute_cell,
     logging_to,
 )
-from bench.contract import Outcome
-from bench.data import Dataset
-from bench.errors import UsageError
-from bench.evaluate import describe
-from bench.plan import Scratch
+from bench.running.evaluate import describe
+from bench.running.plan import Scratch
 
 if TYPE_CHECKING:
     from distributed import Client, Future

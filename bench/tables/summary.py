@@ -2,7 +2,7 @@
 
 Columns of the summary, one row for each data set, method, certificate, domain and norm:
 
-guarantee, native, calibrated_on: as in the rows (:mod:`bench.rows`).
+guarantee, native, calibrated_on: as in the rows (:mod:`bench.tables.rows`).
 seeds, inputs: runs, and sensitive test inputs in each. Quantities below are means over the seeds.
 recall_sensitive, recall_other: share of each class's test inputs predicted as that class; an abstention is a miss.
 balanced_accuracy: mean of the two recalls. All three are missing where a failed cell left no predictions.
@@ -21,8 +21,8 @@ import numpy as np
 import pandas as pd
 
 from bench.contract import Outcome
-from bench.curves import accuracy_by_seed
-from bench.rows import CURVE_KEY
+from bench.tables.curves import accuracy_by_seed
+from bench.tables.rows import CURVE_KEY
 
 DEFAULT_QUANTILES = (0.25, 0.5, 0.75)
 NOT_TRIED = (Outcome.MISCLASSIFIED, Outcome.UNSUPPORTED, Outcome.ERROR)

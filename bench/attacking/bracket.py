@@ -16,10 +16,10 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.attacks import AttackSettings, norm_exact
+from bench.attacking.attacks import AttackSettings, norm_exact
+from bench.attacking.targets import FinishedRun, Target, sample
 from bench.contract import Outcome
-from bench.line_styles import NORM_SYMBOLS, plain_text
-from bench.targets import FinishedRun, Target, sample
+from bench.figures.line_styles import NORM_SYMBOLS, plain_text
 
 GROUP = ["dataset", "method", "domain", "norm", "seed"]
 LEVELS = 9

@@ -1,0 +1,1 @@
+"""Attacks on certificates, and what of a finished run they attack."""

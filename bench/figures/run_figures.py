@@ -1,0 +1,54 @@
+"""All figures of a run: certified accuracy over the radius, and seconds per certificate."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.figures.curve_figure import curve_figure
+from bench.figures.line_styles import legend_styles
+from bench.figures.looks import house_look, save_figure
+from bench.figures.seconds_figure import seconds_figure
+from bench.files import safe_name
+from bench.store import FIGURES, Store
+from bench.tables.curves import certified_curves, envelopes
+from bench.tables.summary import summarise
+
+
+def draw_run(out: Path) -> list[Path]:
+    """Draw all figures of a finished run from its rows; return the files written, PNG and PDF.
+
+    Raises UsageError if ``out`` is not the output folder of a finished run, or its tables are damaged.
+    """
+    run, radii, predictions = Store(out).read_run()
+    return draw_figures(run, radii, predictions, out / FIGURES)
+
+
+def draw_figures(
+    run: Mapping[str, Any], radii: pd.DataFrame, predictions: pd.DataFrame, folder: Path
+) -> list[Path]:
+    """Draw each data set's curves and seconds into the folder; ``run`` gives titles and the order of methods."""
+    curves, summary = certified_curves(radii), summarise(radii, predictions)
+    families = {name: method["family"] for name, method in run["methods"].items() if method.get("family")}
+    best = envelopes(curves, families)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for dataset, panel in summary.groupby("dataset", sort=True):
+        styles = legend_styles(panel, run["methods"])
+        heading = _heading(run["configuration"], str(dataset))
+        with house_look():
+            own = [table[table["dataset"] == dataset] for table in (curves, best)]
+            lines = curve_figure(*own, panel, styles, heading)
+            written += save_figure(lines, folder / f"{safe_name(str(dataset))}_certified_accuracy")
+            if (panel["seconds_per_certificate"] > 0).any():
+                seconds = seconds_figure(panel, styles, heading)
+                written += save_figure(seconds, folder / f"{safe_name(str(dataset))}_seconds")
+    return written
+
+
+def _heading(configuration: Mapping[str, Any], dataset: str) -> str:
+    """Title of the suite and data set, and how the run falls short of the full settings, if it does."""
+    heading = f"{configuration.get('title') or configuration.get('name') or 'Comparison'}: {dataset}"
+    reduced = configuration.get("reduced")
+    return f"{heading}\nreduced: {reduced}" if reduced else heading

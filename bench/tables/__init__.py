@@ -1,0 +1,1 @@
+"""The tables of a run: rows, curves and summary."""
