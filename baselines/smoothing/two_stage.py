@@ -52,14 +52,14 @@ class TwoStage:
 class TwoStageAtRadii:
     """Plan that keeps the certified accuracy at the radii one cares for, and spends nothing on what lies between.
 
-    radii: in the units of ``radius_of``. loss: by how many of these radii, as an expected number, an input may fall
-    short of what full draws would certify: about the certified accuracy lost, summed over the radii.
+    radii: in the units of ``radius_of``. price: how many of these radii, as an expected number, full draws must be
+    worth to an input, and a part of them that part: the one price for all inputs buys the most certified accuracy.
     """
 
     pilot: int
     radius_of: RadiusOf
     radii: tuple[float, ...]
-    loss: float
+    price: float
 
     def plan(self, pilot_votes: np.ndarray, draws: int, alpha: float) -> np.ndarray:
         """Return (N,) numbers of draws, at most ``draws``, from (N,) sensitive votes in the pilot.
@@ -73,9 +73,8 @@ class TwoStageAtRadii:
         parts = (np.arange(POSTERIOR_PARTS) + 0.5) / POSTERIOR_PARTS
         p = stats.beta.ppf(parts, distinct[:, None] + 0.5, self.pilot - distinct[:, None] + 0.5)
         reached = stats.binom.sf(needed - 1, choices, p[:, :, None, None]).mean(axis=1).sum(axis=1)
-        enough = reached >= reached[:, -1:] - self.loss
-        # Where even full draws promise next to nothing, none are made.
-        planned = np.where(reached[:, -1] <= self.loss, 0, choices[np.argmax(enough, axis=1)])
+        worth = reached - self.price * choices / draws
+        planned = np.where(worth.max(axis=1) > 0, choices[np.argmax(worth, axis=1)], 0)
         return planned[back]
 
     def _votes_needed(self, choices: np.ndarray, alpha: float) -> np.ndarray:

@@ -59,7 +59,7 @@ class SmoothingSettings(NoisyTraining):
     takes; draws_predict: the first look of a prediction; draws_calibrate: noisy scores per validation input.
     pilot: draws of a first stage that chooses n per input (0: every input gets ``draws``); pilot_tolerance: how much
     radius, in units of sigma, that choice may cost an input. pilot_radii: if given, only certified accuracy at these
-    radii (in the noise's first native norm) counts, and pilot_loss is how much of it, summed, may be lost.
+    radii (in the noise's first native norm) counts, and full draws are made where they buy pilot_price of these radii.
     memory_budget_mb: megabytes that a batch of draws may take (0: a default for the device).
     """
 
@@ -71,7 +71,7 @@ class SmoothingSettings(NoisyTraining):
     pilot: int = 0
     pilot_tolerance: float = 0.02
     pilot_radii: tuple[float, ...] = ()
-    pilot_loss: float = 0.02
+    pilot_price: float = 0.1
     memory_budget_mb: float = 0.0
 
 
@@ -141,7 +141,7 @@ class Smoothing(Method):
         settings, norm = self.settings, NATIVE_NORMS[self.noise][0]
         radius_of = partial(radii, self.noise, settings.sigma, dim=dim, norm=norm)
         if settings.pilot_radii:
-            return TwoStageAtRadii(settings.pilot, radius_of, settings.pilot_radii, settings.pilot_loss)
+            return TwoStageAtRadii(settings.pilot, radius_of, settings.pilot_radii, settings.pilot_price)
         return TwoStage(settings.pilot, radius_of, settings.pilot_tolerance * settings.sigma)
 
     @property

@@ -1,7 +1,7 @@
 """Baselines: smoothing draws against the bare network, two-stage sampling, batched radius search, memory."""
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from baselines.networks import build_network
 from baselines.smoothing import (
     NoisyLoss,
     SmoothedClassifier,
-    TwoStage,
     TwoStageAtRadii,
     add_noise,
     balanced_threshold,
@@ -33,9 +32,10 @@ BATCH = 256
 # Networks, how many batches of draws are timed, and the least draws a second as a share of the bare forward pass.
 SPEEDS = (("resnet18", 1, 0.95), ("convnet", 8, 0.65), ("mlp", 40, 0.4))
 FIXED_DRAWS = 100_000
-PILOT = 500
-# Radii of the MNIST suite at which certified accuracy is tabulated.
-PLANNED_RADII = (0.5, 1.0, 1.5)
+PILOT = 2000
+# Radii planned for, the price of full draws, and the least factor: the MNIST suite's named radii, then the paper's.
+# Near 2.5 (p = 0.9996) a third of the inputs need most of their draws: no factor is promised there.
+TWO_STAGE_PLANS = (((0.5, 1.0, 1.5), 0.1, 3), ((0.5, 1.0, 1.5, 2.0, 2.5), 0.15, None))
 TWO_STAGE_INPUTS = 200
 SEARCHED = 64
 ONE_AT_A_TIME = 8
@@ -83,32 +83,26 @@ def _memory(x: Tensor) -> Line:
 
 
 def _two_stage(data: Dataset, x: Tensor) -> Iterator[Line]:
-    """Draws of two-stage sampling, and the certified accuracy it costs: at the radii planned for, and at any radius."""
+    """Draws of two-stage sampling, and the certified accuracy it costs at the radii it is planned for."""
     smoothed = _smoothed_mlp(data)
     radius_of = partial(radii, "gaussian", SIGMA, dim=x[0].numel(), norm="l2")
-    fixed = radius_of(smoothed.p_lower(x, draws=FIXED_DRAWS, seed=2)[0])
-    everywhere = np.linspace(0, fixed.max(), 101)[1:]
-    plans = (
-        (
-            f"at radii {PLANNED_RADII}",
-            TwoStageAtRadii(PILOT, radius_of, PLANNED_RADII, loss=0.01),
-            PLANNED_RADII,
-            3,
-        ),
-        ("at any radius", TwoStage(PILOT, radius_of, 0.02 * SIGMA), everywhere, None),
-    )
-    for where, plan, grid, least in plans:
+    fixed, again = (radius_of(smoothed.p_lower(x, draws=FIXED_DRAWS, seed=seed)[0]) for seed in (2, 3))
+    for planned, price, least in TWO_STAGE_PLANS:
+        plan = TwoStageAtRadii(PILOT, radius_of, planned, price)
         p_lower, draws = smoothed.p_lower(x, draws=FIXED_DRAWS, seed=2, two_stage=plan)
         fewer = FIXED_DRAWS * len(x) / (draws.sum() + PILOT * len(x))
-        yield Line(
-            f"fixed n = {FIXED_DRAWS:,} / two-stage draws, {where}",
-            fewer,
-            "x",
-            least,
-            at_least=True,
-        )
-        lost = [(fixed >= radius).mean() - (radius_of(p_lower) >= radius).mean() for radius in grid]
-        yield Line(f"certified accuracy lost to it, {where}", 100 * max(lost), "points", 1)
+        name = f"fixed n = {FIXED_DRAWS:,} / two-stage draws, {len(planned)} radii"
+        yield Line(name, fewer, "x", least, at_least=True)
+        lost = _points_lost(fixed, radius_of(p_lower), planned)
+        yield Line(f"  certified accuracy lost at radii {', '.join(map(str, planned))}", lost, "points", 1)
+    everywhere = np.linspace(0, fixed.max(), 101)[1:]
+    lost = _points_lost(fixed, again, everywhere)
+    yield Line("certified accuracy that another n draws lose, at any radius", lost, "points")
+
+
+def _points_lost(before: np.ndarray, after: np.ndarray, grid: Sequence[float]) -> float:
+    """The most certified accuracy, in points, by which ``after`` falls short of ``before`` at a radius of the grid."""
+    return 100 * max((before >= radius).mean() - (after >= radius).mean() for radius in grid)
 
 
 def _smoothed_mlp(data: Dataset) -> SmoothedClassifier:

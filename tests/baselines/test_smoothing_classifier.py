@@ -1,6 +1,7 @@
 """The smoothed classifier: exactness on linear models, decisions, two-stage sampling, calibration, losses."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -91,7 +92,7 @@ GAUSSIAN = partial(radii, "gaussian", 1.0, dim=1, norm="l2")
 
 @pytest.mark.parametrize(
     "plan",
-    [None, TwoStage(40, GAUSSIAN, tolerance=0.2), TwoStageAtRadii(40, GAUSSIAN, (0.5, 0.9), loss=0.02)],
+    [None, TwoStage(40, GAUSSIAN, tolerance=0.2), TwoStageAtRadii(40, GAUSSIAN, (0.5, 0.9), price=0.1)],
     ids=["fixed", "radius", "radii"],
 )
 def test_lower_bounds_fail_at_most_as_often_as_stated(plan):
@@ -123,7 +124,7 @@ def test_plan_spends_draws_where_they_buy_radius():
 def test_a_plan_for_radii_keeps_the_certified_accuracy_there_with_fewer_draws():
     rng = np.random.default_rng(0)
     p, n, alpha, wanted = rng.uniform(0.3, 1.0, 2000), 10_000, 0.001, np.array([0.5, 1.0])
-    plan = TwoStageAtRadii(300, GAUSSIAN, tuple(wanted), loss=0.01)
+    plan = TwoStageAtRadii(300, GAUSSIAN, tuple(wanted), price=0.05)
     draws = plan.plan(rng.binomial(plan.pilot, p), n, alpha)
     certified = {}
     for name, count in (("fixed", np.full(len(p), n)), ("planned", draws)):
@@ -131,14 +132,17 @@ def test_a_plan_for_radii_keeps_the_certified_accuracy_there_with_fewer_draws():
         certified[name] = (radius[:, None] >= wanted).mean(axis=0)
     assert (certified["fixed"] - certified["planned"]).max() < 0.02
     assert draws.sum() < 0.4 * n * len(p)
-    # Nothing is spent on inputs that no draws would certify, and all that there is on those at a radius's brink.
+    # Nothing is spent on inputs that no draws would certify, and most on those at a radius's brink.
     assert (draws[p < 0.5] == 0).all()
     brink = plan.plan(np.array([int(0.8413447 * plan.pilot) + 3]), n, alpha)
-    assert brink[0] == n
+    assert draws.max() == brink[0] > 0.5 * n
+    # The dearer the draws, the fewer.
+    totals = [replace(plan, price=price).plan(np.arange(301), n, alpha).sum() for price in (0.01, 0.1, 1.0)]
+    assert totals[0] > totals[1] > totals[2] > 0
 
 
 def test_votes_needed_for_a_radius_are_the_fewest():
-    plan, choices = TwoStageAtRadii(1, GAUSSIAN, (0.5, 2.0), loss=0.0), np.array([20, 2000])
+    plan, choices = TwoStageAtRadii(1, GAUSSIAN, (0.5, 2.0), price=0.0), np.array([20, 2000])
     needed = plan._votes_needed(choices, 0.001)
     for row, target in enumerate(plan.radii):
         for column, count in enumerate(choices):
