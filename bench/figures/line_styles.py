@@ -1,6 +1,6 @@
 """How each curve looks and what the legend calls it: told apart by colour, and without colour by dashes and markers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,21 +52,30 @@ def legend_styles(
         method, _, domain = key
         place = order.index(method)
         siblings = [other for other in styles if other[0] == method]
-        # Colours repeat when the palette ends; the next shade and the next dashes keep such methods apart.
+        # Colours repeat when the palette ends; another shade and other dashes keep such methods apart.
         turn = place // len(palette)
-        choice = DASHES[domain]
-        dashes = choice[(sum(other[2] == domain for other in siblings) + turn) % len(choice)]
-        alone = sum(other[0] == method for other in keys) == 1
-        name = _name(key, methods.get(method, {}).get("title") or method, alone)
+        hue = place % len(palette)
+        alike = [style for other, style in styles.items() if order.index(other[0]) % len(palette) == hue]
+        dashes = _free_dashes(DASHES[domain], turn, alike)
+        name = plain_text(curve_title(key, keys, methods))
         styles[key] = LineStyle(
             rank=rank,
             name=name,
             label=name + _remarks(rows[key]),
-            color=_free_shade(palette[place % len(palette)], len(siblings) + turn, styles.values()),
+            color=_free_shade(palette[hue], len(siblings) + turn, styles.values()),
             dashes=dashes,
             marker=_free_marker(rank, dashes, styles.values()),
         )
     return styles
+
+
+def curve_title(key: CurveId, curves: Iterable[CurveId], methods: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what people call a curve: its method's title, its certificate if ``curves`` have several, its domain."""
+    method, certificate, domain = key
+    title = str(methods.get(method, {}).get("title") or method)
+    if len({other[1] for other in curves if other[0] == method}) > 1:
+        title = f"{title}, {certificate.replace('_', ' ')}"
+    return f"{title} (box)" if domain == "box" else title
 
 
 def plain_text(text: str) -> str:
@@ -92,6 +101,13 @@ def shown_length(label: str) -> int:
     return len(label)
 
 
+def _free_dashes(choice: tuple, first: int, others: Sequence[LineStyle]) -> str | tuple:
+    """Return the first dashes, from the one numbered ``first`` on, that fewest of the other curves have."""
+    used = [style.dashes for style in others]
+    turned = choice[first % len(choice) :] + choice[: first % len(choice)]
+    return min(turned, key=used.count)
+
+
 def _free_marker(rank: int, dashes: str | tuple, others: Iterable[LineStyle]) -> str:
     """Return a marker that no other curve has together with these dashes, as long as there is one."""
     taken = {style.marker for style in others if style.dashes == dashes}
@@ -111,12 +127,6 @@ def _free_shade(
 def _shade(color: tuple[float, float, float], share: float) -> tuple[float, float, float]:
     target = 1.0 if share > 0 else 0.0
     return tuple(channel + abs(share) * (target - channel) for channel in color)
-
-
-def _name(key: CurveId, title: str, alone: bool) -> str:
-    _, certificate, domain = key
-    name = title if alone else f"{title}, {certificate.replace('_', ' ')}"
-    return plain_text(f"{name} (box)" if domain == "box" else name)
 
 
 def _remarks(rows: pd.DataFrame) -> str:

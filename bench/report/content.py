@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.contract import NORMS, Outcome
-from bench.figures.line_styles import CurveId, LineStyle, legend_styles
+from bench.figures.line_styles import CurveId, LineStyle, curve_title, legend_styles
 from bench.report.packing import packed, steps
 from bench.report.pictures import Pictures
 from bench.tables.curves import certified_curves
@@ -126,13 +126,12 @@ def _dataset(
     curves = []
     for key, style in styles.items():
         mine = {what: _rows_of(table, key) for what, table in tables.items()}
-        title = curve_title(key, methods, alone=sum(other[0] == key[0] for other in styles) == 1)
         curves.append(
             {
                 "method": key[0],
                 "certificate": key[1],
                 "domain": key[2],
-                "title": title,
+                "title": curve_title(key, styles, methods),
                 **_look(style),
                 "norms": {
                     norm: _line({what: table[table["norm"] == norm] for what, table in mine.items()}, limit)
@@ -150,14 +149,6 @@ def _dataset(
         "curves": curves,
         **pictures.take(name),
     }
-
-
-def curve_title(key: CurveId, methods: Mapping[str, Mapping[str, Any]], alone: bool) -> str:
-    """Return what people call a curve: the method's title, its certificate unless it has only one, its domain."""
-    method, certificate, domain = key
-    title = str(methods.get(method, {}).get("title") or method)
-    title = title if alone else f"{title}, {certificate.replace('_', ' ')}"
-    return f"{title} (box)" if domain == "box" else title
 
 
 def _rows_of(table: pd.DataFrame, key: CurveId) -> pd.DataFrame:

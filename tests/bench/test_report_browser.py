@@ -1,182 +1,32 @@
-"""The report in a real browser: every control does what it says, on a desk, on a phone, by keyboard, on paper."""
+"""The report in a real browser: every control does what it says, and what is shown is what the rows say."""
 
-import base64
-import os
 import re
-import shutil
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from report_runs import NASTY, failed_rows, predictions_of, radii_of, write_images, write_run
+from browsing import PHONE, By, Keys, drawn, fill, needs_browser, pick, press, section, show, table, until
+from report_runs import NASTY, failed_rows, write_run
 
 from bench.report import write_report
 from bench.store import Store
 
-webdriver = pytest.importorskip("selenium.webdriver")
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import Select  # noqa: E402
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER),
-    reason="needs Chromium and its driver: apt-get install chromium chromium-driver",
-)
-QUIET = (
-    "--headless=new",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
-DESK, PHONE = (1280, 900), (390, 844)
-Browser = webdriver.Chrome
+pytestmark = needs_browser
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (*QUIET, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(argument)
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # Chromium refuses to run as root otherwise
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = Browser(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    nasty = [frame for frame in radii_of(NASTY) if frame["norm"].iloc[0] == "l2"]
-    frames = [*radii_of("tiny"), *nasty, failed_rows("failed")]
-    folder = tmp_path_factory.mktemp("browser")
-    names = ["tiny", NASTY, "failed"]
-    out = write_run(folder / "out", frames, [predictions_of("tiny"), predictions_of(NASTY)], datasets=names)
-    write_report(out, write_images(folder / "data"))
-    return out
-
-
-@pytest.fixture
-def report(browser: Browser, run: Path) -> Browser:
-    """The report, freshly opened on a desk in light colours; at the end nothing may have been complained about."""
-    browser.get_log("browser")
-    show(browser, run, DESK)
-    yield browser
-    assert browser.get_log("browser") == []
-    assert browser.execute_script("return window.hacked") is None
-
-
-def show(browser: Browser, out: Path, size: tuple[int, int], scheme: str = "light") -> None:
-    width, height = size
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.get((out / "report.html").as_uri())
-    until(lambda: browser.execute_script("return document.documentElement.dataset.ready"))
-
-
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the page did not get there in time"
-        time.sleep(0.05)
-
-
-def section(browser: Browser, place: int = 0):
-    return browser.find_elements(By.CSS_SELECTOR, "main > section")[place]
-
-
-def press(scope, text: str) -> None:
-    """Click the button or option with this text."""
-    for node in scope.find_elements(By.CSS_SELECTOR, "button, .choice label, .tick"):
-        if node.text.strip() == text:
-            scope.parent.execute_script("arguments[0].scrollIntoView({block: 'center'})", node)
-            (node.find_elements(By.TAG_NAME, "input") or [node])[0].click()
-            return
-    raise AssertionError(f"there is nothing to press called {text!r}")
-
-
-def fill(scope, label: str, text: str) -> None:
-    node = next(node for node in scope.find_elements(By.CSS_SELECTOR, ".field") if label in node.text)
-    box = node.find_element(By.TAG_NAME, "input")
-    box.send_keys(Keys.CONTROL, "a")
-    box.send_keys(text or Keys.DELETE)
-
-
-def pick(scope, label: str, text: str) -> None:
-    node = next(node for node in scope.find_elements(By.CSS_SELECTOR, ".field") if label in node.text)
-    Select(node.find_element(By.TAG_NAME, "select")).select_by_visible_text(text)
-
-
-def table(scope, name: str = "Methods on") -> pd.DataFrame:
-    """What a table on the page shows, as text."""
-    shown = scope.find_element(By.CSS_SELECTOR, f".scroll[aria-label^='{name}']")
-    rows = scope.parent.execute_script(
-        "return [...arguments[0].querySelectorAll('tr')].map(row => [...row.cells].map(cell => cell.innerText.trim()))",
-        shown,
-    )
-    head = [re.sub(r" [▲▼]$", "", title) for title in rows[0]]
-    return pd.DataFrame([row for row in rows[1:] if len(row) == len(head)], columns=head)
-
-
-def drawn(browser: Browser, norm: str = "l2") -> dict[str, dict]:
-    """The lines of a chart of the first data set by name, as the charting library holds them."""
-    return browser.execute_script(
-        """const chart = document.querySelector(`.chart[data-norm='${arguments[0]}']`);
-        return Object.fromEntries(chart.data.filter(trace => trace.name).map(trace => [trace.name,
-          {x: Array.from(trace.x), y: Array.from(trace.y), symbol: trace.marker?.symbol ?? ''}]))""",
-        norm,
-    )
-
-
-def rows_of(run: Path, method: str, norm: str, certificate: str = "") -> pd.DataFrame:
-    rows = Store(run).read_run()[1]
+def rows_of(shown: Path, method: str, norm: str, certificate: str = "") -> pd.DataFrame:
+    rows = Store(shown).read_run()[1]
     rows = rows[(rows["dataset"] == "tiny") & (rows["method"] == method) & (rows["norm"] == norm)]
     return rows[rows["certificate"].str.contains(certificate)]
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_sticks_out_and_everything_can_be_read(report, run, size, scheme):
-    show(report, run, size, scheme)
-    assert report.execute_script("return document.documentElement.scrollWidth") <= size[0]
-    sticking_out = report.execute_script(
-        """return [...document.querySelectorAll('body *')].filter(node => !node.closest('.scroll, pre, .skip')
-          && node.getBoundingClientRect().right > innerWidth + 1).map(node => node.outerHTML.slice(0, 80))"""
-    )
-    assert sticking_out == []
-    paper, ink = report.execute_script(
-        "const style = getComputedStyle(document.body); return [style.backgroundColor, style.color]"
-    )
-    dark, light = sorted((paper, ink), key=brightness)
-    assert (dark == paper) == (scheme == "dark")
-    assert brightness(light) - brightness(dark) > 180
-    assert not report.find_elements(By.CSS_SELECTOR, ".chart .error")
-    assert len(report.find_elements(By.CSS_SELECTOR, ".chart .main-svg")) >= 4
-
-
-def brightness(color: str) -> float:
-    return sum(map(float, re.findall(r"[\d.]+", color)[:3])) / 3
-
-
-def test_lines_are_certified_accuracy(report, run):
+def test_lines_are_certified_accuracy(report, shown):
     lines = drawn(report)
-    radius = rows_of(run, "fcnn", "l2", "closed_form")["radius"].astype(float).to_numpy()
+    radius = rows_of(shown, "fcnn", "l2", "closed_form")["radius"].astype(float).to_numpy()
     line = lines["Feature-convex network, closed form"]
     assert line["y"] == pytest.approx([(radius >= x).mean() for x in line["x"]])
     assert max(line["x"]) >= radius.max()
-    upper = rows_of(run, "fcnn", "l2", "in_domain")["radius_upper"].astype(float).to_numpy()
+    upper = rows_of(shown, "fcnn", "l2", "in_domain")["radius_upper"].astype(float).to_numpy()
     bracket = next(line for name, line in lines.items() if "empirical" in name)
     assert bracket["y"] == pytest.approx([1 - (upper < x).mean() for x in bracket["x"]])
     # A marker is hollow where the radius is converted from another norm.
@@ -227,8 +77,8 @@ def test_hovering_shows_name_and_values(report):
         assert word in text
 
 
-def test_typed_radii_are_counted_exactly(report, run):
-    rows = rows_of(run, "verifier", "l2")
+def test_typed_radii_are_counted_exactly(report, shown):
+    rows = rows_of(shown, "verifier", "l2")
     fill(section(report), "Certified accuracy", "0.2, 0.2000001 0.4")
     shown = table(section(report)).set_index("Method")
     for radius in ("0.2", "0.2000001", "0.4"):
@@ -282,12 +132,12 @@ def test_filters(report):
     assert table(section(report))["Method"].tolist() == ["Gaussian smoothing"]
 
 
-def test_the_images_follow_the_chosen_method_and_norm(report, run):
+def test_the_images_follow_the_chosen_method_and_norm(report, shown):
     controls = section(report).find_element(By.CSS_SELECTOR, ".controls.inputs")
     pick(controls, "Method", "Feature-convex network, in domain (box)")
     press(controls, "ℓ∞")
     cards = section(report).find_elements(By.CSS_SELECTOR, ".card")
-    radius = rows_of(run, "fcnn", "linf", "in_domain").set_index("index")["radius"].astype(float)
+    radius = rows_of(shown, "fcnn", "linf", "in_domain").set_index("index")["radius"].astype(float)
     smallest = radius.sort_values(kind="stable").index[:4].tolist()
     assert [int(re.search(r"Input (\d+)", card.text).group(1)) for card in cards[:4]] == smallest
     assert cards[4].text.strip() == "Input 0: radius ∞"
@@ -304,6 +154,14 @@ def test_timeouts_and_errors_are_in_plain_sight(report):
     assert "30 s were not enough" in table(section(report), "Reasons")["Reason"].tolist()
     assert "RuntimeError: <b>out of luck</b>" in section(report, 2).text
     assert "Nothing was certified in this norm." in section(report, 2).text
+
+
+def test_norms_with_equal_outcomes_share_a_row(report):
+    counts = table(section(report), "Outcomes")
+    assert counts["Norm"].tolist() == ["ℓ₁, ℓ₂, ℓ∞"] * 4
+    assert counts["certified"].tolist() == ["30", "30", "30", "26"]
+    (failed,) = table(section(report, 2), "Outcomes")["error"]
+    assert failed == "30"
 
 
 def test_names_are_shown_as_they_are_written(report):
@@ -345,39 +203,18 @@ def test_everything_works_by_keyboard(report):
     assert unnamed == 0
 
 
-def test_the_theme_can_be_chosen_and_charts_follow(report):
-    ink = "return [getComputedStyle(document.body).color, document.querySelector('.chart').layout.font.color]"
-    for theme, is_dark in (("dark", True), ("light", False)):
-        press(report.find_element(By.ID, "toolbar"), theme)
-        page, chart = report.execute_script(ink)
-        assert page == chart and (brightness(page) > 128) == is_dark
-
-
-def test_rows_and_summary_can_be_saved(report, run, tmp_path):
+def test_rows_and_summary_can_be_saved(report, shown, tmp_path):
     where = {"behavior": "allow", "downloadPath": str(tmp_path)}
     report.execute_cdp_cmd("Browser.setDownloadBehavior", where)
     press(report.find_element(By.ID, "foot"), "All rows (radii.csv)")
     press(report.find_element(By.ID, "foot"), "Summary (summary.csv)")
     until(lambda: {"radii.csv", "summary.csv"} <= {path.name for path in tmp_path.iterdir()})
-    rows = Store(run).read_run()[1]
+    rows = Store(shown).read_run()[1]
     saved = pd.read_csv(tmp_path / "radii.csv")
     assert len(saved) == len(rows)
     assert saved["radius"].sum() == pytest.approx(rows["radius"].astype(float).sum())
     summary = pd.read_csv(tmp_path / "summary.csv")
     assert len(summary) == 17 and summary["timeout"].sum() == 16 and NASTY in set(summary["dataset"])
-
-
-def test_it_prints_on_white_paper_with_every_part(report, run):
-    show(report, run, DESK, "dark")
-    parameters = {"printBackground": True, "preferCSSPageSize": True}
-    printed = base64.b64decode(report.execute_cdp_cmd("Page.printToPDF", parameters)["data"])
-    assert printed.startswith(b"%PDF") and len(printed) > 50_000
-    report.execute_script("dispatchEvent(new Event('beforeprint'))")
-    assert report.execute_script("return document.querySelector('.chart').layout.width") == 330
-    assert brightness(report.execute_script("return getComputedStyle(document.body).backgroundColor")) == 255
-    assert all(part.get_attribute("open") for part in report.find_elements(By.TAG_NAME, "details"))
-    report.execute_script("dispatchEvent(new Event('afterprint'))")
-    assert brightness(report.execute_script("return getComputedStyle(document.body).backgroundColor")) < 60
 
 
 @pytest.mark.parametrize("frames", [[failed_rows("failed")], []], ids=["failed cells", "no cells"])

@@ -25,13 +25,22 @@ function wrapped(text, width) {
 const isDark = (state) =>
   state.theme === "dark" || (state.theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
 
-// The colour of a curve, moved towards the ink where it would be too close to the paper.
+// The colour of a curve: darkened where it would be too close to white paper. On dark paper its lightness is turned
+// round, so that the shades of one hue stay as far apart as they are on white.
 function lineColor(curve, dark) {
   const [red, green, blue] = curve.color;
-  const light = (0.299 * red + 0.587 * green + 0.114 * blue) / 255;
-  const share = dark ? Math.max(0, 0.55 - light) : Math.max(0, light - 0.62);
-  const mixed = curve.color.map((channel) => Math.round(channel + share * ((dark ? 255 : 0) - channel)));
-  return `rgb(${mixed.join(",")})`;
+  if (!dark) {
+    const light = (0.299 * red + 0.587 * green + 0.114 * blue) / 255;
+    const share = Math.min(1, 0.53 / light);
+    return `rgb(${curve.color.map((channel) => Math.round(share * channel)).join(",")})`;
+  }
+  const [low, high] = [Math.min(...curve.color) / 255, Math.max(...curve.color) / 255];
+  const now = (low + high) / 2;
+  const wanted = Math.min(0.85, Math.max(0.5, 1 - now));
+  // As far from grey, of what the lightness allows, as before.
+  const scale = (1 - Math.abs(2 * wanted - 1)) / Math.max(1e-6, 1 - Math.abs(2 * now - 1));
+  const turned = curve.color.map((channel) => Math.round(255 * (wanted + scale * (channel / 255 - now))));
+  return `rgb(${turned.join(",")})`;
 }
 
 const faded = (color, opacity) => color.replace("rgb(", "rgba(").replace(")", `,${opacity})`);
@@ -214,8 +223,10 @@ function drawSeconds(place, dataset, state) {
     };
   });
   const times = traces.flatMap((trace) => trace.x);
-  const ticks = logTicks(Math.min(...times), Math.max(...times));
   const narrow = place.clientWidth < 600;
+  const ticks = logTicks(Math.min(...times), Math.max(...times));
+  if (narrow && ticks.tickvals.length > 5)
+    ticks.tickvals = ticks.tickvals.filter((_, place) => place % 2 === 0);
   const labels = curves.map((curve) => wrapped(curve.title, narrow ? 18 : 40));
   // Rows are equally high, so the longest label decides.
   const longest = Math.max(...labels.map((label) => label.split("<br>").length));

@@ -59,18 +59,36 @@ function scrollable(title, table) {
   return el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": title }, table);
 }
 
-// A short piece of a curve's line, as in the charts.
-function swatch(color, dash) {
-  const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-  const picture = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const settings = { x1: 0, y1: 5, x2: 34, y2: 5, stroke: color, "stroke-width": 3 };
-  if (dash !== "solid") settings["stroke-dasharray"] = dash.replaceAll("px", "");
-  for (const [name, value] of Object.entries(settings)) line.setAttribute(name, value);
-  for (const [name, value] of Object.entries({ width: 34, height: 10, "aria-hidden": "true" })) {
-    picture.setAttribute(name, value);
-  }
-  picture.append(line);
-  return picture;
+// The charting library's markers, as paths around the origin.
+const MARKERS = {
+  circle: "M4,0A4,4 0 1 1 -4,0A4,4 0 1 1 4,0Z",
+  square: "M-4,-4H4V4H-4Z",
+  diamond: "M0,-5L5,0L0,5L-5,0Z",
+  "triangle-up": "M0,-5L5,4H-5Z",
+  "triangle-down": "M0,5L5,-4H-5Z",
+  "triangle-left": "M-5,0L4,-5V5Z",
+  "triangle-right": "M5,0L-4,-5V5Z",
+  cross: "M-2,-5H2V-2H5V2H2V5H-2V2H-5V-2H-2Z",
+  x: "M0,-2L3,-5L5,-3L2,0L5,3L3,5L0,2L-3,5L-5,3L-2,0L-5,-3L-3,-5Z",
+  star: "M0,-6L1.5,-2L5.7,-1.8L2.4,0.8L3.5,4.9L0,2.5L-3.5,4.9L-2.4,0.8L-5.7,-1.8L-1.5,-2Z",
+  pentagon: "M0,-5L4.8,-1.5L2.9,4H-2.9L-4.8,-1.5Z",
+  hexagon: "M0,-5L4.3,-2.5V2.5L0,5L-4.3,2.5V-2.5Z",
+};
+
+function svg(tag, properties, ...children) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(properties)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+// A short piece of a curve's line with its marker, as in the charts, in the colour of the text around it.
+function swatch(dash, symbol) {
+  const dashes = dash === "solid" ? "none" : dash.replaceAll("px", "");
+  const line = { d: "M0,6H40", stroke: "currentColor", "stroke-width": 3, "stroke-dasharray": dashes };
+  const marker = { d: MARKERS[symbol], fill: "currentColor", transform: "translate(20,6)" };
+  const size = { width: 40, height: 12, "aria-hidden": "true" };
+  return svg("svg", size, svg("path", line), svg("path", marker));
 }
 
 function save(name, text) {

@@ -7,7 +7,7 @@ function buildLegend(section) {
       show(curve, section.hidden.has(curve));
       section.redraw();
     };
-    return el("button", { type: "button", onclick: toggle }, swatch("currentColor", curve.dash), curve.title);
+    return el("button", { type: "button", onclick: toggle }, swatch(curve.dash, curve.symbol), curve.title);
   });
   const everything = (text, shown) => {
     const change = () => {
@@ -19,7 +19,7 @@ function buildLegend(section) {
   section.paintLegend = () =>
     section.dataset.curves.forEach((curve, place) => {
       buttons[place].setAttribute("aria-pressed", String(!section.hidden.has(curve)));
-      buttons[place].querySelector("line").setAttribute("stroke", lineColor(curve, isDark(state)));
+      buttons[place].querySelector("svg").style.color = lineColor(curve, isDark(state));
     });
   return el(
     "div",

@@ -88,22 +88,25 @@ function outcomeTable(dataset, outcomes) {
   const groups = dataset.curves.map((curve) => [curve, dataset.norms.filter((norm) => curve.norms[norm])]);
   const attacked = groups.some(([curve, norms]) => norms.some((norm) => curve.norms[norm].attacked));
   const titles = ["Method", "Norm", ...outcomes, ...(attacked ? ["attacked", "broken"] : [])];
-  const row = (curve, norm, name) => {
-    const line = curve.norms[norm];
+  const row = (curve, norms, name) => {
+    const line = curve.norms[norms[0]];
     const counts = outcomes.map((outcome) => {
       const count = line.outcomes[outcome];
       const alarm = count > 0 && ALARMS.includes(outcome);
       return el("td", { class: alarm ? "bad" : count ? "" : "zero" }, String(count));
     });
     const attacks = attacked ? attackCells(line.attacked) : [];
-    return el("tr", {}, name, el("td", { class: "text" }, NORM_NAMES[norm]), counts, attacks);
+    return el("tr", {}, name, el("td", { class: "text" }, norms.map((norm) => NORM_NAMES[norm]).join(", ")), counts, attacks);
   };
   const bodies = groups.map(([curve, norms]) => {
-    const name = el("th", { scope: "rowgroup", rowspan: norms.length }, curve.title);
+    // Norms with the same counts share a row.
+    const counts = ({ outcomes, attacked }) => JSON.stringify([outcomes, attacked]);
+    const rows = [...Map.groupBy(norms, (norm) => counts(curve.norms[norm])).values()];
+    const name = el("th", { scope: "rowgroup", rowspan: rows.length }, curve.title);
     return el(
       "tbody",
       {},
-      norms.map((norm, place) => row(curve, norm, place ? null : name)),
+      rows.map((alike, place) => row(curve, alike, place ? null : name)),
     );
   });
   const head = titles.map((title) =>
