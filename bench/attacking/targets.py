@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench.attacking.attacks import ORDERS, AttackSettings, norm_exact
 from bench.attacking.library_attacks import library_attacks
+from bench.certify.kept import reopen
 from bench.contract import Method
 from bench.data import Dataset
 from bench.errors import UsageError
@@ -105,7 +106,10 @@ class FinishedRun:
 
 
 def load_method(store: Store, data: Dataset, dataset: str, method_id: str, seed: int) -> Method:
-    """Rebuild a trained method from a finished cell, settings and weights alike; nothing in it is executed."""
+    """Rebuild a trained method from a finished cell, settings and weights alike; nothing in it is executed.
+
+    The network of a run of ``bench.certify`` is opened again from the file kept with the run.
+    """
     cell = store.cell(dataset, method_id, seed)
     try:
         meta, state = cell.record()["meta"], cell.read_state() or {}
@@ -113,8 +117,11 @@ def load_method(store: Store, data: Dataset, dataset: str, method_id: str, seed:
         raise UsageError(
             f"the trained network in {str(cell.path)!r} {error}: run python -m bench.compare again"
         ) from error
-    kind = get_method(meta["method"])
-    method = kind(from_table(kind.Settings, meta["settings"], f"settings stored in {cell.path.name}"))
+    if "model_file" in meta:
+        method = reopen(store, data, meta)
+    else:
+        kind = get_method(meta["method"])
+        method = kind(from_table(kind.Settings, meta["settings"], f"settings stored in {cell.path.name}"))
     method.build(data.input_shape, seed=0)
     method.load_state(state)
     method.model.eval()

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from bench.certify.choice import CERTIFICATES, Noise, choose, described, methods_for, obstacles
+from bench.certify.kept import keep
 from bench.contract import NORMS, Method, Outcome, check_norms
 from bench.data import Dataset, load_dataset
 from bench.errors import Parser, UsageError
@@ -118,9 +119,10 @@ def certify(options: argparse.Namespace) -> int:
     methods = methods_for(model.score, chosen, noise, options.seconds, device)
     with FolderLock(store.out):
         store.sweep()
+        kept = {"model_file": options.model.name, "given": keep(store, options)}
         cells, errors = [], []
         for method in methods:
-            cell, found = _run(method, data, replace(plan, method_id=method.name), store, options.model)
+            cell, found = _run(method, data, replace(plan, method_id=method.name), store, kept)
             cells.append(cell)
             errors += found
         text = finish_cells(
@@ -177,7 +179,7 @@ def _warn_if_reversed(summary: pd.DataFrame) -> None:
 
 
 def _run(
-    method: Method, data: Dataset, plan: CellPlan, store: Store, model: Path
+    method: Method, data: Dataset, plan: CellPlan, store: Store, kept: dict[str, object]
 ) -> tuple[CellFolder, list[str]]:
     """Issue one method's certificates and store them; whatever goes wrong becomes rows with the reason."""
     try:
@@ -188,7 +190,7 @@ def _run(
     folder = store.cell(data.name, method.name, plan.seed)
     meta = {
         "method": method.name,
-        "model_file": model.name,
+        **kept,
         "title": method.title,
         "settings": method.settings,
         "curves": list(method.curves()),

@@ -71,3 +71,7 @@ class GivenUniform(GivenInNoise, SmoothingUniform):
 SMOOTHING: dict[str, type[Method]] = {
     method.name: method for method in (GivenGaussian, GivenLaplace, GivenUniform)
 }
+GIVEN: dict[str, type[Method]] = {
+    **{method.name: method for method in (GivenFCNN, GivenBounds, GivenBranchAndBound)},
+    **SMOOTHING,
+}

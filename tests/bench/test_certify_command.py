@@ -1,5 +1,6 @@
 """python -m bench.certify: certificates of a network that another program trained."""
 
+import shutil
 import warnings
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 from baselines.bounds import certify as bounds
 from bench.certify.__main__ import main
 from bench.data import load_dataset
+from bench.falsify import main as falsify
 from bench.store import Store
 from fcnn import ConvexMLP, FeatureConvexClassifier
 from fcnn.checkpoints import save_classifier
@@ -108,6 +110,70 @@ def test_the_run_is_complete_and_says_what_it_is(run):
     smoothed = radii[radii["method"] == "smoothing_gaussian"]
     assert (smoothed["guarantee"] == "probabilistic").all() and smoothed["draws"].notna().any()
     assert len(predictions) == 3 * 30
+
+
+@pytest.fixture
+def finished(folder, run, tmp_path):
+    """A copy of the run, and the command line that attacks it."""
+    shutil.copytree(run[0], tmp_path / "copy")
+    attack = [str(tmp_path / "copy"), "--data-dir", str(folder[0]), "--restarts", "1", "--steps", "20"]
+    return Store(tmp_path / "copy"), attack
+
+
+def plant(store: Store, method: str, factor: float) -> None:
+    """Make all radii of a method ``factor`` times as large."""
+    record, radii, _ = store.read_run()
+    cells = [store.cell("own", name, 0) for name in radii["method"].unique()]
+    (mine,) = (cell for cell in cells if cell.method == method)
+    rows, predictions = mine.read()
+    meta = mine.record()["meta"]
+    mine.write("planted", rows.assign(radius=factor * rows["radius"]), predictions, mine.read_state(), meta)
+    store.merge(cells)
+    store.write_run(record)
+
+
+@pytest.mark.slow
+def test_the_certificates_of_a_given_network_hold_under_attack(finished):
+    store, attack = finished
+    (store.out.parent / "net.onnx").unlink(missing_ok=True)  # the copy kept with the rows is enough
+    assert falsify([*attack, "--bracket", "10"]) == 0
+    table = pd.read_csv(store.out / "falsify.csv")
+    assert set(table["method"]) == {"bounds", "alpha_beta_crown", "smoothing_gaussian"}
+    deterministic = table[table["guarantee"] == "deterministic"]
+    assert (deterministic["attacked"] >= 5).all() and (deterministic["broken"] == 0).all()
+    bracket = pd.read_csv(store.out / "bracket.csv")
+    bracket = bracket[(bracket["method"] == "alpha_beta_crown") & (bracket["adversarial"] > 0)]
+    assert (bracket["adversarial"] >= bracket["certified"]).all()
+    assert np.isfinite(bracket["adversarial"]).any()
+
+
+@pytest.mark.slow
+def test_a_planted_radius_that_is_too_large_is_caught(finished, capsys):
+    store, attack = finished
+    plant(store, "alpha_beta_crown", 1.2)
+    assert falsify([*attack, "--bracket", "0"]) == 1
+    table = pd.read_csv(store.out / "falsify.csv").set_index("method")
+    assert (table.loc["alpha_beta_crown", "broken"] > 0).all()
+    assert (table.loc["bounds", "broken"] == 0).all()
+    assert "Counterexamples are in" in capsys.readouterr().out
+
+
+def test_a_changed_or_unsafe_model_is_not_attacked(finished, capsys):
+    store, attack = finished
+    kept = store.out / "model" / "net.onnx"
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert falsify(attack) == 2
+    kept.unlink()
+    assert falsify(attack) == 2
+    _, radii, _ = store.read_run()
+    for name in radii["method"].unique():
+        cell = store.cell("own", name, 0)
+        cell.write("other", *cell.read(), cell.read_state(), cell.record()["meta"] | {"model_file": "net.pt"})
+    assert falsify(attack) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    said = [line for line in said if line.startswith("bench.falsify")]
+    for line, word in zip(said, ("were written", "cannot be read", "can run code"), strict=True):
+        assert word in line and "model" in line
 
 
 def test_a_checkpoint_of_ours_gets_its_four_certificates(folder, tmp_path, capsys):
