@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from baselines.lipschitz.layers import CachedWeight
 from bench.contract import Method
 from bench.errors import UsageError
 from bench.model_files.onnx_file import INSTALL_HINT
@@ -24,11 +25,28 @@ class OneOutput(nn.Module):
     def __init__(self, method: Method) -> None:
         super().__init__()
         self.method = copy.copy(method)
-        self.method.model = copy.deepcopy(method.model).float().eval().requires_grad_(False)
+        self.method.model = with_fixed_weights(method.model).float().eval().requires_grad_(False)
         self.model = self.method.model
 
     def forward(self, x: Tensor) -> Tensor:
         return self.method.score(x).reshape(-1, 1)
+
+
+def with_fixed_weights(model: nn.Module) -> nn.Module:
+    """Return a copy whose layers hold the weights they would compute as float32 constants, so that ONNX can have them.
+
+    Raises UsageError for circular convolutions, which work on Fourier transforms.
+    """
+    model = copy.deepcopy(model).eval()
+    for layer in model.modules():
+        if isinstance(layer, CachedWeight):
+            weight = layer.weight()
+            if weight.is_complex():
+                raise UsageError(
+                    "its circular convolutions use Fourier transforms, which verifiers do not read"
+                )
+            layer.compute_weight = weight.float().clone
+    return model
 
 
 def write_onnx(method: Method, input_shape: tuple[int, ...], path: Path) -> None:
@@ -44,7 +62,7 @@ def write_onnx(method: Method, input_shape: tuple[int, ...], path: Path) -> None
         raise UsageError(INSTALL_HINT) from error
     if method.guarantee != "deterministic":
         raise UsageError("its classifier is a vote over noise, not a network")
-    network = OneOutput(method)
+    network = OneOutput(method).eval()
     x = torch.rand(CHECKED_INPUTS, *input_shape, generator=torch.Generator().manual_seed(0))
     try:
         with warnings.catch_warnings(), torch.no_grad():

@@ -54,7 +54,7 @@ class LipschitzMethod(Method):
         self.model.threshold += balanced_threshold(scores, y)
 
     def score(self, x: Tensor) -> Tensor:
-        return self.model(x.double())
+        return self.model(x.to(self.model.threshold.dtype))
 
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
         return {norm: Radii.from_radius(radius) for norm, radius in certify(self.model, x, norms).items()}

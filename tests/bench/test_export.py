@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import onnx
 import onnxruntime
 import pandas as pd
 import pytest
@@ -13,12 +14,17 @@ from synthetic import blobs
 
 from bench.attacking.targets import load_method
 from bench.data import load_dataset
+from bench.errors import UsageError
 from bench.export.__main__ import main
+from bench.export.networks import write_onnx
 from bench.export.questions import ask
 from bench.export.questions import vnnlib as written
 from bench.files import plain
+from bench.methods.cayley import Cayley
 from bench.methods.crown import CROWN
 from bench.methods.fcnn import FCNN, FCNNSettings
+from bench.methods.linf_distance import LinfDistance
+from bench.methods.sll import SLL
 from bench.methods.smoothing_gaussian import SmoothingGaussian
 from bench.running.evaluate import Evaluation
 from bench.running.plan import CellPlan
@@ -102,6 +108,44 @@ def test_networks_score_as_the_methods_do(out, data_folder, capsys):
         assert (expected > 0).any() and (expected < 0).any()
 
 
+LIPSCHITZ = [
+    (Cayley, (4,), {"hidden": (6, 5)}),
+    (Cayley, (1, 5, 5), {"hidden": (30,)}),
+    (SLL, (4,), {"hidden": (6, 5)}),
+    (SLL, (3, 5, 5), {"network": "convnet", "width": 4}),
+]
+
+
+@pytest.mark.parametrize(("kind", "shape", "settings"), LIPSCHITZ)
+def test_lipschitz_networks_are_written_with_plain_weights(kind, shape, settings, tmp_path):
+    method = kind(kind.Settings(**settings))
+    method.build(shape, seed=0)
+    method.load_state({**method.state(), "threshold": torch.tensor(0.3, dtype=torch.float64)})
+    write_onnx(method, shape, tmp_path / "net.onnx")
+    x = torch.rand(20, *shape, generator=torch.Generator().manual_seed(0))
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    found = [session.run(None, {"X": row[None].numpy()})[0].item() for row in x]
+    np.testing.assert_allclose(found, method.score(x).detach(), rtol=1e-5, atol=1e-5)
+    operators = {node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node}
+    assert not operators & {"Exp", "Abs", "Clip", "ReduceSum"}  # of the weights' computation
+    assert method.score(x).dtype == torch.float64  # the method itself is left as it was
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        (Cayley(Cayley.Settings(network="convnet", width=2)), "Fourier"),
+        (LinfDistance(LinfDistance.Settings(hidden=(3,))), "computes other scores"),
+    ],
+)
+def test_networks_that_cannot_be_written_are_left_out_with_the_reason(method, reason, tmp_path):
+    method.build((1, 4, 4), seed=0)
+    method.load_state(method.state())
+    with pytest.raises(UsageError, match=reason):
+        write_onnx(method, (1, 4, 4), tmp_path / "net.onnx")
+    assert not (tmp_path / "net.onnx").exists()
+
+
 def test_instances_name_files_and_questions_are_boxes_around_sensitive_inputs(out, data_folder):
     assert export(out, data_folder, "--inputs", "3", "--radii", "0.05", "0.3", "--timeout", "7") == 0
     folder = out / "vnnlib"
@@ -109,8 +153,8 @@ def test_instances_name_files_and_questions_are_boxes_around_sensitive_inputs(ou
     data = load_dataset("blobs", data_folder)
     lines = [line.split(",") for line in (folder / "instances.csv").read_text().splitlines()]
     assert len(lines) == len(questions) == 2 * 3 * 2
-    for (onnx, question, seconds), row in zip(lines, questions.itertuples(), strict=True):
-        assert (folder / onnx).is_file() and seconds == "7" and question == row.vnnlib
+    for (network, question, seconds), row in zip(lines, questions.itertuples(), strict=True):
+        assert (folder / network).is_file() and seconds == "7" and question == row.vnnlib
         box = read_old((folder / question).read_text())
         x = data.x_test[questions.loc[row.Index, "index"]].astype(float)
         assert data.y_test[questions.loc[row.Index, "index"]] == 1
