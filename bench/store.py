@@ -135,6 +135,9 @@ class CellFolder:
             raise DamagedFileError(f"cannot be read ({error.strerror})") from error
         if {name: record.get(name) for name in self._identity()} != self._identity():
             raise DamagedFileError("belongs to another cell")
+        named = set(record.get("files", ()))
+        if "key" not in record or not {RADII, PREDICTIONS} <= named <= {RADII, PREDICTIONS, MODEL}:
+            raise DamagedFileError("names other files than those of a cell")
         return record
 
     def read(self) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -4,12 +4,12 @@ The loop knows nothing of the task: the loss, the projection and the validation 
 networks pass ``after_step=network.project``, which is projected (sub)gradient descent on the convex parametrisation.
 """
 
+import contextlib
 import hashlib
 import io
 import logging
 import math
 import os
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 LOG = logging.getLogger(__name__)
 DIGEST_BYTES = hashlib.sha256().digest_size
+CHECKPOINT_VERSION = 1
 Loss = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
 
 
@@ -163,10 +164,9 @@ class _Loop:
         return 0 < self.settings.patience <= (self.epoch - 1 - best if best is not None else 0)
 
     def save(self, path: Path) -> None:
-        """Write the whole state atomically; a cut leaves the previous file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(path.name + ".part")
+        """Write the whole state atomically; a cut leaves the previous file, a disk that is full costs a warning."""
         state = {
+            "version": CHECKPOINT_VERSION,
             "settings": asdict(self.settings),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -178,24 +178,31 @@ class _Loop:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         # torch does not notice a changed byte, so the file starts with the checksum of the rest.
-        with draft.open("wb") as file:
-            file.write(hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        content = hashlib.sha256(buffer.getbuffer()).digest() + buffer.getbuffer()
+        draft = path.with_name(path.name + ".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with draft.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+            LOG.warning("%s cannot be kept (%s): a cut would cost this epoch again", path, error.strerror)
 
     def restore(self, path: Path) -> None:
-        """Continue from ``save``; a checkpoint of other settings is ignored, a damaged one set aside."""
+        """Continue from ``save``; a checkpoint of other settings is ignored, a damaged or foreign one set aside."""
         content = path.read_bytes()
         digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         if hashlib.sha256(body).digest() != digest:
-            aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
-            path.replace(aside)
-            LOG.warning(
-                "%s does not match its checksum: set aside as %s, training starts again", path, aside.name
-            )
+            _set_aside(path, "does not match its checksum")
             return
         state = torch.load(io.BytesIO(body), map_location=self.device, weights_only=True)
+        if state.get("version") != CHECKPOINT_VERSION:
+            _set_aside(path, f"has version {state.get('version')}, not {CHECKPOINT_VERSION}")
+            return
         if state["settings"] != asdict(self.settings):
             return
         self.model.load_state_dict(state["model"])
@@ -209,6 +216,15 @@ class _Loop:
         rate = self.settings.learning_rate * _schedule(self.settings, self.epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+
+
+def _set_aside(path: Path, why: str) -> None:
+    """Rename a checkpoint that cannot be trusted, and say so; nothing that was set aside before is overwritten."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    LOG.warning("%s %s: set aside as %s, training starts again", path, why, aside.name)
 
 
 def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:

@@ -39,6 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"bench.report: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(
+            f"bench.report: cannot write the report into {str(options.out)!r} ({error.strerror}): mend the folder's "
+            "permissions, or free some space",
+            file=sys.stderr,
+        )
+        return 2
     return 0
 
 

@@ -45,7 +45,7 @@ def write_report(out: Path, data_dir: Path | None = None, attack: bool = False) 
     data_dir: where the run's data sets are, for their images; what cannot be loaded is named on the page.
     attack: look for adversarial examples near the shown inputs first, and keep them in OUT/adversarial.
     Rows that do not fit into the page (6 MB) are written beside it, to radii.csv.gz.
-    Raises UsageError if ``out`` is no finished run, is damaged, or cannot be written to.
+    Raises UsageError if ``out`` is no finished run or is damaged, OSError if it cannot be written to.
     """
     run, radii, predictions = Store(out).read_run()
     library = _library()
@@ -54,16 +54,11 @@ def write_report(out: Path, data_dir: Path | None = None, attack: bool = False) 
     pictures = Pictures(out, data_dir, run["configuration"].get("sensitive"))
     content = report_content(out, run, radii, predictions, pictures)
     rows = _packed_rows(radii)
-    try:
-        page = _page(content, library, base64.b64encode(rows).decode())
-        if len(page) > MAX_BYTES:
-            write_atomic(out / ROWS, rows)
-            page = _page({**content, "rows_beside": ROWS}, library, "")
-        write_atomic(out / REPORT, page)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write the report into {str(out)!r} ({error.strerror}): mend the folder's permissions"
-        ) from error
+    page = _page(content, library, base64.b64encode(rows).decode())
+    if len(page) > MAX_BYTES:
+        write_atomic(out / ROWS, rows)
+        page = _page({**content, "rows_beside": ROWS}, library, "")
+    write_atomic(out / REPORT, page)
     return out / REPORT
 
 

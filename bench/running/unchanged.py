@@ -1,14 +1,16 @@
 """Whether what a finished run wrote is still what its cells, settings and code give, so that nothing is drawn again.
 
-``finished.json``, written last of all, names what everything was made from, and the checksum of each file.
+``finished.json``, written last of all, names what everything was made from, and the checksum of each file. A damaged
+table is named and set aside, like a cell's files; figures and report, which other commands draw too, are drawn again.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from bench.files import DamagedFileError, checksum, plain, seal, unseal, write_atomic
+from bench.files import DamagedFileError, checksum, plain, seal, set_aside, unseal, write_atomic
 from bench.running.cells import CellJob
 from bench.store import (
     CELL,
@@ -26,7 +28,8 @@ from bench.store import (
 from bench.suite import Suite
 
 MARK = "finished.json"
-MADE = (RADII, PREDICTIONS, CURVES, SUMMARY, RUN, CLAIM, CLAIM_TEXT, "report.html")
+TABLES = (RADII, PREDICTIONS, CURVES, SUMMARY, RUN, CLAIM, CLAIM_TEXT)
+MADE = (*TABLES, "report.html")
 # What the report shows, but another command writes.
 SHOWN = ("falsify.csv",)
 # Figures of another command.
@@ -59,10 +62,25 @@ def remembered_text(store: Store, made: str) -> str | None:
     """Return the text of an earlier run that left the same files, all of them intact; None if there is none."""
     try:
         record = unseal((store.out / MARK).read_bytes())
-        if record["made_from"] != made:
-            return None
-        for name, expected in record["files"].items():
-            read_verified(store.out / name, expected)
-    except (OSError, DamagedFileError):  # whatever is wrong, everything is written again
+        if not {"made_from", "files", "text"} <= record.keys():
+            raise DamagedFileError("is not the mark of a finished run")
+    except OSError:
         return None
-    return record["text"]
+    except DamagedFileError as error:
+        set_aside(store.out / MARK, str(error))
+        return None
+    if record["made_from"] != made:
+        return None
+    damaged = [name for name, expected in record["files"].items() if not _intact(store.out, name, expected)]
+    return None if damaged else record["text"]
+
+
+def _intact(out: Path, name: str, expected: Mapping[str, Any]) -> bool:
+    """Say whether a file is as it was written; a table that is not is set aside."""
+    try:
+        read_verified(out / name, expected)
+    except DamagedFileError as error:
+        if name in TABLES and (out / name).exists():
+            set_aside(out / name, str(error))
+        return False
+    return True

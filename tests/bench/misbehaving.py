@@ -145,6 +145,22 @@ class CutShort(MeanThreshold):
         return super().certify(x, curve, norms, seed)
 
 
+class Holder(MeanThreshold):
+    """Notes in its tally when it begins and ends to use its device."""
+
+    name = "holder"
+    Settings = TallySettings
+
+    def fit(self, data: TrainingData, context: FitContext) -> None:
+        self._note("begins")
+        time.sleep(0.3)
+        self._note("ends")
+
+    def _note(self, what: str) -> None:
+        with Path(self.settings.tally).open("a") as file:
+            file.write(f"{self.device} {what}\n")
+
+
 METHODS = (
     Sleeper,
     Eater,
@@ -158,6 +174,7 @@ METHODS = (
     TooLarge,
     OutOfMemory,
     CutShort,
+    Holder,
 )
 
 

@@ -1,5 +1,8 @@
 """The training loop: seeded, resumable with the same result, augmentation, early stopping."""
 
+import errno
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -86,17 +89,40 @@ def test_training_that_was_cut_goes_on_to_the_same_weights(tmp_path):
     assert history == expected
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
-def test_a_damaged_checkpoint_starts_afresh(tmp_path, content):
+@pytest.mark.parametrize("damage", ["empty", "garbage", "cut", "version"])
+def test_a_damaged_checkpoint_is_set_aside_and_training_starts_afresh(tmp_path, damage, caplog, monkeypatch):
     path = tmp_path / "training.pt"
-    if content is None:  # cut in the middle
-        train(fresh(), cross_entropy, data(), SETTINGS, seed=1, checkpoint=path)
-        content = path.read_bytes()[:-200]
-    path.write_bytes(content)
+    for count in (1, 2):  # twice, and both are kept
+        path.unlink(missing_ok=True)
+        with monkeypatch.context() as patch:
+            if damage == "version":
+                patch.setattr("fcnn.training.CHECKPOINT_VERSION", 999)
+            train(fresh(), cross_entropy, data(), SETTINGS, seed=1, checkpoint=path)
+        content = path.read_bytes()
+        content = {"empty": b"", "garbage": b"not a checkpoint", "cut": content[:-200], "version": content}[
+            damage
+        ]
+        path.write_bytes(content)
+        model, expected = fresh(), fresh()
+        train(model, cross_entropy, data(), SETTINGS, seed=1, checkpoint=path)
+        train(expected, cross_entropy, data(), SETTINGS, seed=1)
+        assert torch.equal(weights(model), weights(expected))
+        assert (tmp_path / f"training.pt.damaged-{count}").read_bytes() == content
+        assert f"{path} " in caplog.text and f"training.pt.damaged-{count}" in caplog.text
+    assert ("version 999" in caplog.text) == (damage == "version")
+
+
+def test_a_full_disk_costs_the_checkpoint_but_not_the_training(tmp_path, caplog, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     model, expected = fresh(), fresh()
-    train(model, cross_entropy, data(), SETTINGS, seed=1, checkpoint=path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        train(model, cross_entropy, data(), SETTINGS, seed=1, checkpoint=tmp_path / "training.pt")
     train(expected, cross_entropy, data(), SETTINGS, seed=1)
     assert torch.equal(weights(model), weights(expected))
+    assert not list(tmp_path.iterdir()) and "No space left on device" in caplog.text
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(tmp_path):

@@ -1,0 +1,170 @@
+"""Whatever byte of a run's files changes, the next run names the file, sets it aside and ends with the same tables."""
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.compare import main
+from bench.files import SCHEMA_VERSION, seal
+from bench.running.cells import cached_dataset, compute_cell
+from bench.store import CellFolder
+from bench.tables.rows import without_timing
+
+SUITE = """
+datasets = ["circles"]
+norms = ["l1", "l2"]
+test_inputs = 60
+[[methods]]
+method = "fcnn"
+settings = {certificates = ["closed_form:free"], train.epochs = 2}
+[[methods]]
+method = "smoothing_gaussian"
+settings = {network = "mlp", draws = 200, train.epochs = 2}
+"""
+FLIPS = 200
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Cells are computed in this process and nothing is drawn: this is about what is stored, hundreds of times."""
+
+    def compute(jobs, devices, budget):
+        for job in jobs:
+            yield job, compute_cell(job, cached_dataset(job.data), devices[0], job.scratch())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.running.runner.run_in_processes", compute)
+        patch.setattr("bench.running.finish.draw_run", lambda out: [])
+        patch.setattr("bench.running.finish.write_report", lambda out, data_dir: out / "report.html")
+        patch.setattr("bench.claim.RESAMPLES", 20)
+        yield
+
+
+def run(out: Path) -> dict[str, pd.DataFrame]:
+    """Run the suite in a folder and return its tables without timing."""
+    suite = out.parent / "suite.toml"
+    suite.write_text(SUITE)
+    assert main(["--suite", str(suite), "--out", str(out), "--jobs", "1"]) == 0
+    tables = {name: pd.read_csv(out / name) for name in ("curves.csv", "summary.csv", "claim.csv")}
+    rows = {name: pd.read_parquet(out / name) for name in ("radii.parquet", "predictions.parquet")}
+    tables["summary.csv"] = tables["summary.csv"].filter(regex="^(?!.*seconds)")
+    return {**tables, **{name: without_timing(frame) for name, frame in rows.items()}}
+
+
+def check_same(tables: dict[str, pd.DataFrame], expected: dict[str, pd.DataFrame]) -> None:
+    assert tables.keys() == expected.keys()
+    for name, frame in expected.items():
+        pd.testing.assert_frame_equal(tables[name], frame)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "out"
+    run(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory) -> Path:
+    """A run that was cut after its last batch, before its cells were stored."""
+    out = tmp_path_factory.mktemp("cut") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CellFolder, "clear_unfinished", lambda self: None)
+        run(out)
+    for path in list(out.rglob("*")):
+        if path.is_file() and "unfinished" not in path.parts:
+            path.unlink()
+    return out
+
+
+def stored(out: Path) -> list[Path]:
+    return sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
+
+
+def flipped(content: bytes, rng: np.random.Generator) -> bytes:
+    """Return the bytes with one bit changed."""
+    data = bytearray(content)
+    data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+    return bytes(data)
+
+
+def damage_and_recover(
+    folder: Path, name: Path, change: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> dict[str, pd.DataFrame]:
+    """Change a file, run, check that it was named and set aside as it was; return the tables."""
+    path = folder / name
+    damaged = change(path.read_bytes())
+    path.write_bytes(damaged)
+    caplog.clear()
+    tables = run(folder)
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith(f"{path} ")]
+    assert len(said) == 1, f"{path}: a changed byte was believed"
+    aside = re.search(r"set aside as (\S+?\.damaged-\d+)", said[0])[1]
+    assert path.with_name(aside).read_bytes() == damaged
+    path.with_name(aside).unlink()
+    return tables
+
+
+def places(finished: Path, cut: Path, out: Path) -> Iterator[tuple[Path, Path]]:
+    """Every stored file of both runs, as folder and name; the cut run in a copy, since each run finishes it."""
+    for name in stored(finished):
+        yield finished, name
+    for name in stored(cut):
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(cut, out)
+        yield out, name
+
+
+@pytest.mark.slow
+def test_two_hundred_flipped_bits_are_detected_and_recovered_from(finished, cut, tmp_path, caplog):
+    rng = np.random.default_rng(6)
+    expected, tried = run(finished), Counter()
+    while tried.total() < FLIPS:
+        for folder, name in places(finished, cut, tmp_path / "out"):
+            tables = damage_and_recover(folder, name, lambda content: flipped(content, rng), caplog)
+            check_same(tables, expected)
+            tried[name.name] += 1
+    everything = {
+        "cell.json",
+        "model.safetensors",
+        "training.pt",
+        "predict-0.part",
+        "run.json",
+        "finished.json",
+    }
+    assert everything | {"radii.parquet", "predictions.parquet", "curves.csv", "summary.csv"} <= tried.keys()
+
+
+def of_another_version(content: bytes) -> bytes:
+    """Return a record of the next schema version; of what is no record, a record where none belongs."""
+    if content.startswith(b"{"):
+        record = json.loads(content)
+        del record["checksum"], record["schema_version"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("bench.files.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+            return seal(record)
+    return seal({"files": {"../../../suite.toml": {}}, "key": "k"})
+
+
+FOREIGN = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "another version": of_another_version,
+    "another record": lambda content: seal({"files": {"../../../suite.toml": {}}, "key": "k"}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", FOREIGN)
+def test_cut_empty_and_foreign_files_are_recovered_from(what, finished, cut, tmp_path, caplog):
+    expected = run(finished)
+    for folder, name in places(finished, cut, tmp_path / "out"):
+        if "smoothing_gaussian" not in name.parts and (what != "another record" or name.suffix == ".json"):
+            check_same(damage_and_recover(folder, name, FOREIGN[what], caplog), expected)
