@@ -61,10 +61,12 @@ def commit(staged: Mapping[Path, Path]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's list of names to disk, so that renames in it survive a power cut."""
+    """Flush a folder's list of names to disk, so that renames in it survive a power cut; raise OSError naming it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
     finally:
         os.close(descriptor)
 

@@ -1,6 +1,11 @@
-"""Whatever byte of a run's files changes, the next run names the file, sets it aside and ends with the same tables."""
+"""Whatever byte of a run's files changes, the next run names the file, sets it aside and ends with the same tables.
 
+So it does when writing fails at any moment.
+"""
+
+import errno
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -47,11 +52,16 @@ def quick() -> Iterator[None]:
         yield
 
 
-def run(out: Path) -> dict[str, pd.DataFrame]:
-    """Run the suite in a folder and return its tables without timing."""
+def attempt(out: Path) -> int:
+    """Run the suite in a folder and return the exit code."""
     suite = out.parent / "suite.toml"
     suite.write_text(SUITE)
-    assert main(["--suite", str(suite), "--out", str(out), "--jobs", "1"]) == 0
+    return main(["--suite", str(suite), "--out", str(out), "--jobs", "1"])
+
+
+def run(out: Path) -> dict[str, pd.DataFrame]:
+    """Run the suite in a folder and return its tables without timing."""
+    assert attempt(out) == 0
     tables = {name: pd.read_csv(out / name) for name in ("curves.csv", "summary.csv", "claim.csv")}
     rows = {name: pd.read_parquet(out / name) for name in ("radii.parquet", "predictions.parquet")}
     tables["summary.csv"] = tables["summary.csv"].filter(regex="^(?!.*seconds)")
@@ -168,3 +178,34 @@ def test_cut_empty_and_foreign_files_are_recovered_from(what, finished, cut, tmp
     for folder, name in places(finished, cut, tmp_path / "out"):
         if "smoothing_gaussian" not in name.parts and (what != "another record" or name.suffix == ".json"):
             check_same(damage_and_recover(folder, name, FOREIGN[what], caplog), expected)
+
+
+def finished_cells(out: Path) -> dict[Path, bytes]:
+    """Every file of the cells that are complete."""
+    folders = [path.parent for path in out.rglob("cell.json")]
+    return {path: path.read_bytes() for folder in folders for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("working", [3, 8, 12, 17, 24, 28, 36])
+def test_a_disk_that_is_full_from_any_moment_on_loses_nothing(
+    working, finished, tmp_path, capsys, monkeypatch
+):
+    out, left, fsync = tmp_path / "out", working, os.fsync
+
+    def until_full(descriptor: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", until_full)
+        assert attempt(out) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"No space left on device: {out}" in said
+    assert "run the same command again" in said
+    done = finished_cells(out)
+    check_same(run(out), run(finished))
+    assert done.items() <= finished_cells(out).items()
