@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.data import list_datasets
-from bench.errors import UsageError
+from bench.errors import UsageError, refused_by_system
 from bench.files import safe_name
 from bench.options import chosen_engine, chosen_resources, chosen_suite, parser
 from bench.registry import registered_methods
@@ -41,10 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bench.compare: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        what = f"{error.strerror}: {error.filename}" if error.filename else str(error)
         print(
-            f"bench.compare: stopped, {what}. Finished cells are kept: mend that, then run the same command again "
-            "to go on.",
+            f"bench.compare: stopped, {refused_by_system(error)}. Finished cells are kept: mend that, then run "
+            "the same command again to go on.",
             file=sys.stderr,
         )
         return 1

@@ -16,6 +16,11 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def refused_by_system(error: OSError) -> str:
+    """Return in one line what the system refused, and for which file."""
+    return f"{error.strerror}: {error.filename}" if error.filename else str(error)
+
+
 def unknown(kind: str, name: str, choices: Iterable[str], hint: str = "") -> UsageError:
     """Build the error for a name that is not among the choices."""
     choices = list(choices)

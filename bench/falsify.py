@@ -28,7 +28,7 @@ from tqdm import tqdm
 from bench.attacking.attacks import AttackSettings
 from bench.attacking.targets import FinishedRun, sample
 from bench.contract import Outcome
-from bench.errors import Parser, UsageError
+from bench.errors import Parser, UsageError, refused_by_system
 from bench.files import safe_name, write_atomic
 from bench.store import FIGURES, Store
 
@@ -161,6 +161,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         frame = falsify(options.out, options.data_dir, effort)
     except UsageError as error:
         print(f"bench.falsify: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(
+            f"bench.falsify: stopped, {refused_by_system(error)}: mend that and run it again", file=sys.stderr
+        )
         return 2
     for guarantee, rows in frame.groupby("guarantee"):
         print(

@@ -17,7 +17,7 @@ from bench.certify.choice import CERTIFICATES, Noise, choose, described, methods
 from bench.certify.kept import keep
 from bench.contract import NORMS, Method, Outcome, check_norms
 from bench.data import Dataset, load_dataset
-from bench.errors import Parser, UsageError
+from bench.errors import Parser, UsageError, refused_by_system
 from bench.model_files import ModelFile, open_model
 from bench.options import chosen_devices
 from bench.running.evaluate import Evaluation, describe, failed
@@ -39,6 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return certify(parser().parse_args(arguments))
     except UsageError as error:
         print(f"bench.certify: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(
+            f"bench.certify: stopped, {refused_by_system(error)}: mend that and run it again", file=sys.stderr
+        )
         return 2
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.contract import check_norms
-from bench.errors import Parser, UsageError, unknown
+from bench.errors import Parser, UsageError, refused_by_system, unknown
 from bench.export.answers import import_answers
 from bench.export.questions import VERSIONS
 from bench.export.writing import NORM, Wanted, write_questions
@@ -61,6 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         written = write_questions(options.out, wanted, options.data_dir)
     except UsageError as error:
         print(f"bench.export: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(
+            f"bench.export: stopped, {refused_by_system(error)}: mend that and run it again", file=sys.stderr
+        )
         return 2
     for line in written.left_out:
         print(f"left out: {line}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Every command explains itself in 80 columns and answers bad usage with one line."""
 
+import errno
 import importlib
 import pkgutil
 import re
@@ -58,3 +59,25 @@ def test_an_unknown_option_is_one_line_and_exit_code_2(name, capsys):
     assert command(name)(["--no-such-option"]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and name in told
+
+
+FULL = {
+    "bench.certify": ("bench.certify.__main__.certify", ["--model", "m.onnx", "--data", "d.npz"]),
+    "bench.export": ("bench.export.__main__.write_questions", ["out"]),
+    "bench.falsify": ("bench.falsify.falsify", ["out"]),
+    "bench.report": ("bench.report.__main__.write_report", ["out"]),
+}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_full_disk_is_one_line_and_exit_code_2(name, capsys, monkeypatch):
+    where, arguments = FULL[name]
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "out/radii.parquet")
+
+    main = command(name)
+    monkeypatch.setattr(where, full)
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"{name}: ") and "No space left on device" in said and said.count("\n") == 1
