@@ -50,7 +50,7 @@ NOT_RUN = {
     "dask ": "it waits for other machines",
     "--backend dask": "it needs other machines; test_cluster.py runs a cluster on this one",
     "bench.speed": "it measures for minutes",
-    "separability_data": "it needs the CIFAR-10 images; test_experiments.py runs it on others",
+    "separability_data": "it needs the CIFAR-10 images",
 }
 
 
