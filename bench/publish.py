@@ -1,9 +1,10 @@
 """python -m bench.publish OUT NAME: copy a finished run's tables and figures to results/NAME.
 
-The one way into ``results/``, and a deliberate one: no run writes there by itself. Rows, curves, summary, figures and
-run.json are copied; trained weights stay behind. Exit codes: 0 done; 2 bad usage, nothing changed.
+The one way into ``results/``, and a deliberate one: no run writes there by itself. Rows, curves (compressed), summary,
+figures and run.json are copied; trained weights stay behind. Exit codes: 0 done; 2 bad usage, nothing changed.
 """
 
+import gzip
 import shutil
 import sys
 from collections.abc import Sequence
@@ -33,22 +34,29 @@ def publish(out: Path, name: str, results: Path = RESULTS) -> Path:
     files = [out / table for table in (*TABLES, *OPTIONAL) if (out / table).exists()]
     files += sorted((out / FIGURES).iterdir()) + experiment_files(out)
     folder = results / safe_name(name)
-    others = sum(
-        path.stat().st_size for path in results.rglob("*") if path.is_file() and folder not in path.parents
-    )
-    total = others + sum(path.stat().st_size for path in files)
-    if total > MAX_BYTES:
-        raise UsageError(
-            f"results/ would hold {total:,} bytes: at most {MAX_BYTES:,} are allowed, remove some first"
-        )
     draft = results / f".{folder.name}.part"
     shutil.rmtree(draft, ignore_errors=True)
     for path in files:
         copy = draft / path.relative_to(out)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
+    _compress(draft / CURVES)
+    total = sum(
+        path.stat().st_size for path in results.rglob("*") if path.is_file() and folder not in path.parents
+    )
+    if total > MAX_BYTES:
+        shutil.rmtree(draft)
+        raise UsageError(
+            f"results/ would hold {total:,} bytes: at most {MAX_BYTES:,} are allowed, remove some first"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     return draft.rename(folder)
+
+
+def _compress(path: Path) -> None:
+    """Replace PATH by PATH.gz: curves are the largest table, and pandas reads them as they are."""
+    path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    path.unlink()
 
 
 def experiment_files(out: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from bench.compare import main
@@ -34,6 +35,8 @@ def test_tables_and_figures_arrive_and_can_be_read_as_a_run(finished, tmp_path):
     assert len(copied) == len(Store(finished).read_run()[1])
     assert {path.suffix for path in (folder / "figures").iterdir()} == {".png", ".pdf"}
     assert not list(folder.rglob("*.safetensors"))
+    curves = pd.read_csv(folder / "curves.csv.gz")
+    assert len(curves) and curves.equals(pd.read_csv(finished / "curves.csv"))
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
     (folder / "stale.txt").write_text("old")
     assert not (publish(finished, "small", tmp_path) / "stale.txt").exists()
@@ -50,4 +53,4 @@ def test_results_stay_small(finished, tmp_path):
         file.truncate(40 * 2**20)
     with pytest.raises(UsageError, match="at most"):
         publish(finished, "small", tmp_path)
-    assert not (tmp_path / "small").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["large.bin"]
