@@ -1,6 +1,7 @@
 """One cell as a job: what a worker needs to compute it, and what it hands back. Nothing here writes results."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -139,10 +140,18 @@ def _outcome(job: CellJob, method: Method, result: CellResult) -> CellOutcome:
 @contextmanager
 def logging_to(stream: TextIO) -> Iterator[None]:
     """Send everything that is logged to a stream as well."""
-    handler = logging.StreamHandler(stream)
+    handler = _Log(stream)
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     logging.getLogger().addHandler(handler)
     try:
         yield
     finally:
         logging.getLogger().removeHandler(handler)
+
+
+class _Log(logging.StreamHandler):
+    """Leaves out what a full disk does not take: the run's own message says it, once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)

@@ -6,6 +6,7 @@ a CUDA context, a patched library) is left for the next. This process only watch
 
 import contextlib
 import faulthandler
+import io
 import logging
 import multiprocessing
 import os
@@ -118,7 +119,11 @@ class _Running:
     def _lost(self, failure: Failure) -> Failure:
         self.kill()
         remove_temporaries(self.job.folder.path)
-        with (self.job.folder.path / LOG_FILE).open("a", encoding="utf-8") as log:
+        # The reason is in the cell's rows too: a disk that is full for the log is named when those are stored.
+        with (
+            contextlib.suppress(OSError),
+            (self.job.folder.path / LOG_FILE).open("a", encoding="utf-8") as log,
+        ):
             log.write(f"{self.job.label}: {failure.reason}\n")
         return failure
 
@@ -152,13 +157,24 @@ def _work(results: Connection, job: CellJob, device: str) -> None:
         signal.signal(number, signal.SIG_IGN)  # the process that watches decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
     log_path = job.folder.path / LOG_FILE
-    with log_path.open("w", encoding="utf-8") as log, logging_to(log):
+    with _log_file(log_path) as log, logging_to(log):
         faulthandler.enable(log)  # a segmentation fault leaves its traceback
         outcome = compute_cell(job, cached_dataset(job.data), device, job.scratch())
         faulthandler.disable()
-    if not log_path.stat().st_size:
+    if log_path.exists() and not log_path.stat().st_size:
         log_path.unlink()
     results.send_bytes(pickle.dumps(outcome))
+
+
+@contextlib.contextmanager
+def _log_file(path: Path) -> Iterator[io.TextIOWrapper]:
+    """Open a cell's log, or nowhere if the disk is full; nothing is held back that closing would fail to write."""
+    try:
+        raw = path.open("wb", buffering=0)
+    except OSError:
+        raw = Path(os.devnull).open("wb", buffering=0)  # noqa: SIM115
+    with io.TextIOWrapper(raw, encoding="utf-8", write_through=True) as log:
+        yield log
 
 
 def _die_with_parent() -> None:

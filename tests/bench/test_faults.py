@@ -1,5 +1,6 @@
 """A cell that fails in any way becomes its row with a reason; the others finish, and a cut cell goes on."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -16,7 +17,9 @@ from synthetic import MeanThreshold, blobs, plan
 from bench import registry
 from bench.compare import main
 from bench.running.batch_runner import in_halves
+from bench.running.cells import logging_to
 from bench.running.evaluate import Evaluation
+from bench.running.processes import _log_file
 from bench.tables.rows import without_timing
 
 MARK = "CERTBENCH_TEST_MARK"
@@ -94,6 +97,13 @@ def test_a_failed_cell_is_computed_again_by_the_next_run(plugged, tmp_path):
         without_timing(rows(tmp_path / "out")["cut_short"]).drop(columns="method"),
         without_timing(rows(tmp_path / "honest")["out_of_memory"]).drop(columns="method"),
     )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_log_that_does_not_fit_costs_nothing_but_itself(capfd):
+    with _log_file(Path("/dev/full")) as log, logging_to(log):
+        logging.getLogger("bench.test").warning("no room for this")
+    assert "Error" not in capfd.readouterr().err
 
 
 def test_a_batch_that_does_not_fit_is_halved():
