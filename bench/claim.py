@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not len(write_claim(out)):
             raise UsageError(f"the run in {str(out)!r} has no FCNN, or nothing but FCNN: nothing to compare")
         print((out / CLAIM_TEXT).read_text(encoding="utf-8"), end="")
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         print(f"bench.claim: {error}", file=sys.stderr)
         return 2
     return 0

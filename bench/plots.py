@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for path in draw_run(parser.parse_args(arguments).out):
             print(path)
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         print(f"bench.plots: {error}", file=sys.stderr)
         return 2
     return 0

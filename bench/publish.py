@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parser.parse_args(arguments)
         print(f"Published to {publish(options.out, options.name)}; commit it with what it shows.")
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         print(f"bench.publish: {error}", file=sys.stderr)
         return 2
     return 0

@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pages = {results / "README.md": text + claims(results), results.parent / "README.md": text}
         for page, part in pages.items():
             print(f"{page}: {'rewritten' if update(page, part) else 'up to date'}")
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         print(f"bench.published: {error}", file=sys.stderr)
         return 2
     return 0

@@ -232,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         queries = Queries(_radii(options.radii), options.domain, options.inputs, options.seconds)
         data = cached_dataset(DataRequest(options.dataset, options.data_dir, options.sensitive))
         answers = ask(options.out, data, options.methods, options.seed, queries, options.jobs)
-    except UsageError as error:
+    except (UsageError, OSError) as error:
         print(f"bench.queries: {error}", file=sys.stderr)
         return 2
     print(summarise(answers))
