@@ -86,6 +86,9 @@ def prepare(model: nn.Module, input_shape: tuple[int, ...], device: torch.device
             wrapped.set_submodule(name, nn.Identity())
         elif isinstance(module, nn.AvgPool2d) and name in shapes:
             wrapped.set_submodule(name, _as_convolution(module, shapes[name][0]).to(device))
+        elif isinstance(module, nn.Linear) and module.bias is None:
+            # auto-LiRPA reads a product without a bias as one of two variables.
+            module.bias = nn.Parameter(module.weight.new_zeros(module.out_features), requires_grad=False)
         elif not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             _freeze_buffers(module)
     return _with_matrices(wrapped, shapes, device)

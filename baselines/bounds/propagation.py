@@ -28,7 +28,9 @@ OPTIONS = {
     "sparse_features_alpha": False,
     "sparse_spec_alpha": False,
 }
-JACOBIAN_CHUNK = 256
+GRADIENT_CHUNK = 256
+# 4 GiB in float64; search tables take a few times as much.
+LARGEST_COEFFICIENTS = 1 << 29
 AGREEMENT = 1e-7
 
 Bounds = dict[str, tuple[Tensor, Tensor]]
@@ -164,21 +166,26 @@ class BoundedScore:
                 raise UnsupportedLayer(f"this network: {method} by auto-LiRPA does not reproduce its scores")
 
     def _affine_neurons(self) -> dict[str, AffineNeurons]:
-        """Coefficients of the ReLU inputs (and the output) that no ReLU precedes, from the graph on unit vectors."""
+        """Coefficients of the ReLU inputs (and the output) that no ReLU precedes."""
         names = [name for name in (*self._inner, self._output) if not self._follows_relu(self._graph[name])]
-        eye = torch.eye(self.dim, dtype=torch.float64, device=self.device)
+        return {name: self._coefficients(name) for name in names}
+
+    def _coefficients(self, name: str) -> AffineNeurons:
+        """Coefficients of neurons that are linear in the input: their gradients, the same everywhere."""
         origin = torch.zeros(1, self.dim, dtype=torch.float64, device=self.device)
-        affine = {}
-        with torch.no_grad():
-            for name in names:
-                start = self._graph(origin, final_node_name=name)
-                columns = [
-                    self._graph(part, final_node_name=name) - start for part in eye.split(JACOBIAN_CHUNK)
-                ]
-                affine[name] = AffineNeurons(
-                    torch.cat(columns).flatten(1).T.contiguous(), tuple(start.shape[1:])
-                )
-        return affine
+        shape = tuple(self._graph(origin, final_node_name=name).shape[1:])
+        count = int(np.prod(shape))
+        if count * self.dim > LARGEST_COEFFICIENTS:
+            raise UnsupportedLayer(
+                f"a first layer of {count:,} neurons on {self.dim:,} inputs (more than {LARGEST_COEFFICIENTS:,} "
+                "coefficients)"
+            )
+        rows = []
+        for part in torch.arange(count, device=self.device).split(GRADIENT_CHUNK):
+            points = origin.repeat(len(part), 1).requires_grad_()
+            neurons = self._graph(points, final_node_name=name).flatten(1).gather(1, part[:, None])
+            rows.append(torch.autograd.grad(neurons.sum(), points)[0])
+        return AffineNeurons(torch.cat(rows), shape)
 
     def _follows_relu(self, node: nn.Module) -> bool:
         relus = {relu.name for relu in self._relus}

@@ -11,12 +11,13 @@ from baselines.bounds import (
     METHODS,
     Balls,
     BoundedScore,
+    RadiusSearch,
     SlopeSettings,
     UnsupportedLayer,
     certify,
     lower_bounds,
 )
-from baselines.networks import Normalise
+from baselines.networks import Normalise, build_network
 from fcnn.training import TrainSettings, cross_entropy, train
 
 ORDER = {"l1": 1, "l2": 2, "linf": float("inf")}
@@ -218,6 +219,27 @@ def test_a_layer_that_cannot_be_bounded_is_named(layers, name):
 def test_two_outputs_are_refused():
     with pytest.raises(ValueError, match="subtract the two outputs"):
         BoundedScore(nn.Sequential(nn.Flatten(), nn.Linear(36, 2)), (1, 6, 6))
+
+
+def test_photographs_need_no_matrix_of_all_pixels_by_all_pixels():
+    """Two opposite ReLUs make a linear score, whose radius is known; 150,528 squared would be 181 GB."""
+    shape = (3, 224, 224)
+    first, last = nn.Linear(150_528, 2), nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        first.bias[0] = 5.0
+        first.weight[1], first.bias[1] = -first.weight[0], -first.bias[0]
+        last.weight.copy_(torch.tensor([[1.0, -1.0]]))
+    bounded = BoundedScore(nn.Sequential(Normalise(), nn.Flatten(), first, nn.ReLU(), last), shape)
+    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    distance = bounded.score(x) / (2 * first.weight[0].detach().double()).norm()  # pixels are divided by 1/2
+    radius = RadiusSearch(bounded, x, "l2").radii("crown").radius
+    assert (radius <= distance).all()
+    torch.testing.assert_close(radius, distance, rtol=1e-2, atol=0)
+
+
+def test_a_first_layer_with_too_many_coefficients_is_named():
+    with pytest.raises(UnsupportedLayer, match="first layer of 50,176 neurons on 150,528 inputs"):
+        BoundedScore(build_network("convnet", (3, 224, 224)), (3, 224, 224))
 
 
 @pytest.mark.parametrize("kind", ["mlp", "convnet", "residual"])
