@@ -57,9 +57,10 @@ class SmoothingSettings(NoisyTraining):
 
     sigma: standard deviation of the noise per coordinate; draws: n of the certificate, and the most that a prediction
     takes; draws_predict: the first look of a prediction; draws_calibrate: noisy scores per validation input.
-    pilot: draws of a first stage that chooses n per input (0: every input gets ``draws``); pilot_tolerance: how much
-    radius, in units of sigma, that choice may cost an input. pilot_radii: if given, only certified accuracy at these
-    radii (in the noise's first native norm) counts, and full draws are made where they buy pilot_price of these radii.
+    pilot: draws of a first stage that chooses n per input (0: every input gets ``draws``); pilot_loss: the share of
+    the inputs of one batch that this may be expected to cost their certificate at any one radius. pilot_radii: if
+    given, only certified accuracy at these radii (in the noise's first native norm) counts, and full draws are made
+    where they buy pilot_price of these radii.
     memory_budget_mb: megabytes that a batch of draws may take (0: a default for the device).
     """
 
@@ -69,7 +70,7 @@ class SmoothingSettings(NoisyTraining):
     draws_predict: int = 1_000
     draws_calibrate: int = 200
     pilot: int = 0
-    pilot_tolerance: float = 0.02
+    pilot_loss: float = 0.005
     pilot_radii: tuple[float, ...] = ()
     pilot_price: float = 0.1
     memory_budget_mb: float = 0.0
@@ -142,7 +143,7 @@ class Smoothing(Method):
         radius_of = partial(radii, self.noise, settings.sigma, dim=dim, norm=norm)
         if settings.pilot_radii:
             return TwoStageAtRadii(settings.pilot, radius_of, settings.pilot_radii, settings.pilot_price)
-        return TwoStage(settings.pilot, radius_of, settings.pilot_tolerance * settings.sigma)
+        return TwoStage(settings.pilot, radius_of, settings.pilot_loss)
 
     @property
     def _memory_budget(self) -> int | None:
