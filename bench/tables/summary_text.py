@@ -9,7 +9,7 @@ from bench.contract import Outcome
 from bench.tables.summary import floor_digits
 
 WIDTH = 110
-NAME_WIDTH = 35
+NAME_WIDTH, COLUMN = 35, 9
 # Misclassified inputs are what is missing from the first recall.
 REPORTED = [outcome for outcome in Outcome if outcome not in (Outcome.CERTIFIED, Outcome.MISCLASSIFIED)]
 LEGEND = (
@@ -41,8 +41,8 @@ def curve_name(row: pd.Series) -> str:
 
 
 def _header(row: pd.Series) -> str:
-    named = "".join(f"{f'@{radius:.3g}':>9}" for radius in _named(row, "radius"))
-    return f"  {'':{NAME_WIDTH}}{'rec1':>7}{'rec0':>7}{'median':>9}{'mean':>9}{named}{'s/cert':>9}"
+    named = "".join(f"{f'@{radius:.3g}':>{COLUMN}}" for radius in _named(row, "radius"))
+    return f"  {'':{NAME_WIDTH}}{'rec1':>7}{'rec0':>7}{'median':>{COLUMN}}{'mean':>{COLUMN}}{named}{'s/cert':>{COLUMN}}"
 
 
 def _line(row: pd.Series) -> str:
@@ -54,9 +54,9 @@ def _line(row: pd.Series) -> str:
         return f"  {name:{NAME_WIDTH}}{recalls}  failed"
     if _does_not_apply(row):
         return f"  {name:{NAME_WIDTH}}{recalls}  not certified in this norm"
-    radii = f"{_radius(row['median_radius']):>9}{_radius(row['mean_radius']):>9}"
-    accuracies = "".join(f"{_percent(share):>9}" for share in _named(row, "certified_accuracy"))
-    return f"  {name:{NAME_WIDTH}}{recalls}{radii}{accuracies}{_seconds(row['seconds_per_certificate']):>9}"
+    radii = f"{_radius(row['median_radius']):>{COLUMN}}{_radius(row['mean_radius']):>{COLUMN}}"
+    accuracies = "".join(f"{_percent(share):>{COLUMN}}" for share in _named(row, "certified_accuracy"))
+    return f"  {name:{NAME_WIDTH}}{recalls}{radii}{accuracies}{_seconds(row['seconds_per_certificate']):>{COLUMN}}"
 
 
 def _named(row: pd.Series, what: str) -> list[float]:
@@ -86,7 +86,9 @@ def _percent(share: float) -> str:
 
 
 def _radius(radius: float) -> str:
-    return f"{floor_digits(radius, 4):.4g}"
+    # So that a small radius keeps its digits and fits its column.
+    text = f"{floor_digits(radius, 4):.4g}"
+    return text if len(text) < COLUMN else f"{floor_digits(radius, 3):.2e}"
 
 
 def _seconds(seconds: float) -> str:

@@ -141,6 +141,11 @@ def test_the_text_fits_and_says_what_kind_each_number_is() -> None:
     assert "(box)" in text and "1 timeout" in text and "1 abstained" in text
 
 
+def test_small_radii_stay_apart_from_their_neighbours() -> None:
+    text = render_summary(summarise(curve_rows("ccc", [0.00087529] * 3), PREDICTIONS))
+    assert text.splitlines()[2].split()[3:5] == ["8.75e-04", "8.75e-04"]
+
+
 def test_a_failed_method_is_called_failed_and_shows_no_numbers() -> None:
     lines = render_summary(summarise(curve_rows("ee", [NAN, NAN]), PREDICTIONS.iloc[:0])).splitlines()
     assert lines[2].split() == ["fcnn/closed_form", "-", "-", "failed"]
