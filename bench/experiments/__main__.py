@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.errors import Parser, UsageError, unknown
+from bench.errors import Parser, UsageError, refused_by_system, unknown
 from bench.experiments._shared import FailedCells, Options, add_options, to_options
 from bench.running.interrupts import Interrupted
 
@@ -73,6 +73,9 @@ def run_one(name: str, options: Options) -> bool:
         print(f"  left out: {error}", file=sys.stderr)
     except FailedCells as error:
         print(f"  failed: {error}", file=sys.stderr)
+        return False
+    except OSError as error:
+        print(f"  failed: {refused_by_system(error)}", file=sys.stderr)
         return False
     except Exception:  # one experiment must not take the others down
         LOG.exception("experiment %s failed", name)

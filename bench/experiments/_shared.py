@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from bench.compare import run_suite
-from bench.errors import Parser, UsageError
+from bench.errors import Parser, UsageError, refused_by_system
 from bench.figures.looks import house_look, save_figure
 from bench.files import (
     SCHEMA_VERSION,
@@ -113,6 +113,12 @@ def command(
             print(path)
     except UsageError as error:
         print(f"bench.experiments.{experiment.name}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(
+            f"bench.experiments.{experiment.name}: stopped, {refused_by_system(error)}: mend that and run it again",
+            file=sys.stderr,
+        )
         return 2
     except FailedCells as error:
         print(f"bench.experiments.{experiment.name}: {error}", file=sys.stderr)
