@@ -37,7 +37,12 @@ def suite_table(options: Options, entries: dict[str, dict[str, Any]]) -> dict[st
     """Return the suite of the ablation: id -> {"title": ..., "settings": what differs}."""
     shared = settings(options)
     methods = [
-        {"method": "fcnn", "id": name, "title": entry["title"], "settings": {**shared, **entry["settings"]}}
+        {
+            "method": "fcnn_published",
+            "id": name,
+            "title": entry["title"],
+            "settings": {**shared, **entry["settings"]},
+        }
         for name, entry in entries.items()
     ]
     return {"datasets": [DATASET], "methods": methods, "test_inputs": TEST_INPUTS if options.reduced else 0}

@@ -77,7 +77,7 @@ def train_and_certify(
     pair: str, settings: dict[str, Any], test_inputs: int, seed: int, data_dir: str, device: str
 ) -> Rows:
     """Train an FCNN on one pair; return its clean accuracy and radii in each norm."""
-    entry = MethodEntry("fcnn", settings=settings)
+    entry = MethodEntry("fcnn_published", settings=settings)
     data = load_dataset(pair, data_dir or None)
     method = entry.method_class(entry.settings_for(pair), torch.device(device))
     plan = CellPlan(pair, entry.name, seed, 0, NORMS, "validation", test_inputs)

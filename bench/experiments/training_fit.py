@@ -19,7 +19,8 @@ from bench.data import load_dataset
 from bench.experiments._shared import Experiment, Options, Rows, command, finish, run_units
 from bench.running.provenance import RunClock
 from bench.seeds import derive_seed
-from fcnn import CenteredAbs, ConvexConvNet, ConvexMLP, FeatureConvexClassifier, Identity
+from fcnn import CenteredAbs, ConvexMLP, FeatureConvexClassifier, Identity
+from fcnn.published import PublishedConvNet
 from fcnn.training import TrainSettings, cross_entropy, train
 
 EXPERIMENT = Experiment(
@@ -88,7 +89,7 @@ def untrained(name: str, x: Tensor, seed: int) -> FeatureConvexClassifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name == "convnet":
-            network = ConvexConvNet(shape[0], features=16, depth=4, first_kernel=11, kernel=3)
+            network = PublishedConvNet(shape, features=16, depth=4, first_kernel=11, kernel=3)
         else:
             network = ConvexMLP(torch.Size(shape).numel(), (1000, 200))
     return FeatureConvexClassifier(network, feature_map)
