@@ -7,6 +7,7 @@ from fcnn.certify import certify_batch, certify_with_bounds
 from fcnn.classifier import FeatureConvexClassifier
 from fcnn.feature_maps import CenteredAbs, FeatureMap, Identity
 from fcnn.networks import ConvexConvNet, ConvexMLP, ConvexNetwork
+from fcnn.published import PublishedConvNet, PublishedMLP
 from fcnn.refine import RadiusBounds, RefineSettings
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "FeatureConvexClassifier",
     "FeatureMap",
     "Identity",
+    "PublishedConvNet",
+    "PublishedMLP",
     "RadiusBounds",
     "RefineSettings",
     "certificates",

@@ -10,6 +10,7 @@ from bench.claim import central_claim, claim_text, main, radius_at
 
 METHODS = {
     "fcnn": {"method": "fcnn", "title": "FCNN"},
+    "as_published": {"method": "fcnn_published", "title": "FCNN, as published"},
     "narrow": {"method": "crown", "title": "Narrow", "guarantee": "deterministic"},
     "voting": {"method": "smoothing_gaussian", "title": "Voting", "guarantee": "probabilistic"},
 }
@@ -60,6 +61,18 @@ def test_factors_by_hand():
     assert band["factor_lower"] <= band["factor"] <= band["factor_upper"]
     text = claim_text(claim, METHODS, "by hand")
     assert "**2** (8 / 4, Voting p;" in text and "**3** (6 / 2, Narrow;" in text
+
+
+def test_the_published_networks_are_no_competitors():
+    table = pd.concat(
+        [
+            rows("fcnn", "closed_form", [6, 6]),
+            rows("as_published", "closed_form", [8, 8]),
+            rows("narrow", "crown", [2, 2]),
+        ]
+    )
+    best = entry(central_claim(table, METHODS), "closed form", 0.5)
+    assert best[["fcnn", "factor", "competitor"]].tolist() == ["as_published", 4.0, "narrow"]
 
 
 def test_a_level_that_only_one_side_reaches():

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 
-from fcnn import ConvexConvNet, ConvexMLP
+from fcnn import ConvexConvNet, ConvexMLP, PublishedConvNet, PublishedMLP
 
 ROUNDING = 1e-10
 CONV_VARIANTS = {
@@ -24,6 +24,9 @@ CONV_VARIANTS = {
 NETWORKS = {
     "mlp": lambda: ConvexMLP(64, (30, 20, 10)),
     "mlp_without_passthrough": lambda: ConvexMLP(64, (30, 10), passthrough=False),
+    "published_mlp": lambda: PublishedMLP(64, (30, 10)),
+    "published_convnet": lambda: PublishedConvNet((1, 8, 8), 6, 2, first_kernel=5),
+    "published_convnet_pooled": lambda: PublishedConvNet((1, 8, 8), 6, 2, first_kernel=3, pool_size=2),
     **{
         name: lambda options=options: ConvexConvNet(
             1, **{"features": 6, "depth": 3, "first_kernel": 5, **options}
