@@ -189,13 +189,14 @@ def test_runtime_averages_over_norms_and_keeps_the_order_of_the_legend():
             {**key, "method": "late", "domain": "box", "seconds_per_certificate": 5.0},
             {**key, "method": "late", "domain": "free", "seconds_per_certificate": 1.0},
             {**key, "method": "late", "domain": "free", "seconds_per_certificate": 3.0},
+            {**key, "method": "early", "domain": "box", "seconds_per_certificate": 9.0},
             {**key, "method": "early", "domain": "free", "seconds_per_certificate": 7.0},
         ]
     )
     rows = runtime.table(summary, {"early": {"title": "Early"}, "late": {}})
-    assert rows["title"].tolist() == ["Early", "late", "late"]
-    assert rows["domain"].tolist() == ["free", "free", "box"]
-    assert rows["seconds_per_certificate"].tolist() == [7.0, 2.0, 5.0]
+    assert rows["title"].tolist() == ["Early", "Early", "late", "late"]
+    assert rows["domain"].tolist() == ["free", "box", "free", "box"]
+    assert rows["seconds_per_certificate"].tolist() == [7.0, 9.0, 2.0, 5.0]
 
 
 def test_distances_to_the_hull_are_measured_for_every_image_in_both_directions(cats_and_dogs, tmp_path):
