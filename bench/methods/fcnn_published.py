@@ -8,7 +8,8 @@ from fcnn.published import PublishedConvNet, PublishedMLP
 
 
 class PublishedFCNN(FCNN):
-    """Feature-convex classifier with the networks of the paper; the setting ``convnet`` is for PublishedConvNet.
+    """Feature-convex classifier with the networks of the paper; the setting ``convnet`` is for PublishedConvNet, and
+    the MLP always has its passthrough.
 
     Guarantee: deterministic, all three norms native. Source: Pfrommer, Anderson, Piet, Sojoudi, NeurIPS 2023 (arXiv
     2302.01961), theorem 3.1 and section 4.

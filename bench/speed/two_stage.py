@@ -71,10 +71,11 @@ def at_every_radius(data: Dataset, x: Tensor) -> Iterator[Line]:
     """
     smoothed = smoothed_mlp(data, SIGMA)
     radius_of = l2_radii(smoothed, x)
-    share, pilot = (vote_share(smoothed, x, draws, seed) for draws, seed in ((SHARE_DRAWS, 2), (PILOT, 3)))
+    share = votes_of(smoothed, x, SHARE_DRAWS, seed=2) / SHARE_DRAWS
+    pilot_votes = votes_of(smoothed, x, PILOT, seed=3)
     plan = TwoStage(PILOT, radius_of, LOSS)
     for draws, least in NUMBERS_OF_DRAWS:
-        planned = plan.plan((pilot * PILOT).round(), draws, ALPHA)
+        planned = plan.plan(pilot_votes, draws, ALPHA)
         where = f"every radius, sigma {SIGMA}"
         yield factor(planned, draws, PILOT, where, least)
         lost, by_chance = expected_loss(share, planned, draws, radius_of)
@@ -82,18 +83,12 @@ def at_every_radius(data: Dataset, x: Tensor) -> Iterator[Line]:
         yield Line("  certified accuracy by which two runs of all draws differ", by_chance, "points")
 
 
-def vote_share(smoothed: SmoothedClassifier, x: Tensor, draws: int, seed: int) -> np.ndarray:
-    """Return the share (N,) of sensitive votes among ``draws``."""
-    votes = count_votes(
-        smoothed.model,
-        x,
-        smoothed.noise,
-        smoothed.sigma,
-        draws,
-        seed=seed,
-        threshold=smoothed.threshold,
+def votes_of(smoothed: SmoothedClassifier, x: Tensor, draws: int, seed: int) -> np.ndarray:
+    """Return (N,) sensitive votes among ``draws``."""
+    threshold = smoothed.threshold
+    return count_votes(
+        smoothed.model, x, smoothed.noise, smoothed.sigma, draws, seed=seed, threshold=threshold
     )
-    return votes / draws
 
 
 def expected_loss(
@@ -106,9 +101,8 @@ def expected_loss(
     """
     rng = np.random.default_rng(0)
     every = np.full_like(planned, draws)
-    grid = np.linspace(0, radius_of(lower_bound((share * draws).astype(int), draws, ALPHA)).max(), RADII + 1)[
-        1:
-    ]
+    largest = radius_of(lower_bound((share * draws).astype(int), draws, ALPHA)).max()
+    grid = np.linspace(0, largest, RADII + 1)[1:]
 
     def one_run(counted: np.ndarray) -> np.ndarray:
         return certified(radius_of(lower_bound(rng.binomial(counted, share), counted, ALPHA)), grid)
