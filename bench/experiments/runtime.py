@@ -1,4 +1,8 @@
-"""Seconds per certificate of every method on every data set, from the rows of a finished run (--run DIR)."""
+"""Seconds per certificate of every method on every data set, from the rows of a finished run (--run DIR).
+
+One call certifies an input in several norms at once, and many methods share nearly all of the work between them. So the
+seconds are those of a call, and lines are told apart by how many norms it covers: only equal numbers compare.
+"""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,7 +25,7 @@ MARKERS = "os^Dv*"
 
 
 def run(options: Options) -> list[Path]:
-    """Read the run's rows, average over norms, and plot."""
+    """Read the run's rows and plot."""
     clock = RunClock()
     if options.run is None:
         raise UsageError("which run? give --run DIR, the output folder of a finished bench.compare")
@@ -34,9 +38,12 @@ def run(options: Options) -> list[Path]:
 
 
 def table(summary: pd.DataFrame, methods: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return a row for each data set, method, certificate and domain: mean seconds over the norms, in legend order."""
+    """Return a row for each data set, method, certificate and domain, in legend order: seconds of a call, its norms."""
     key = ["dataset", "method", "certificate", "domain"]
-    rows = summary.groupby(key, as_index=False)["seconds_per_certificate"].mean()
+    covered = summary[summary["norms_in_call"] > 0]
+    rows = covered.groupby(key, as_index=False).agg(
+        {"seconds_per_certificate": "mean", "norms_in_call": "max"}
+    )
     order = list(methods)
     rows["place"] = rows["method"].map(lambda name: order.index(name) if name in order else len(order))
     rows["box"] = rows["domain"] == "box"
@@ -50,6 +57,8 @@ def figure(rows: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
     several = rows.groupby("method")[["certificate", "domain"]].transform("nunique").max(axis=1) > 1
     names = rows["title"] + (", " + rows["certificate"].str.replace("_", " ")).where(several, "")
     names += rows["domain"].map({"box": " (box)"}).fillna("")
+    if rows["norms_in_call"].nunique() > 1:
+        names += rows["norms_in_call"].map(lambda count: f", {count} norm{'s' if count > 1 else ''}")
     places = {name: place for place, name in enumerate(dict.fromkeys(names))}
     drawing = Figure(figsize=(7.5, 1.8 + 0.24 * len(places)), layout="constrained")
     ax = drawing.subplots()
@@ -67,7 +76,8 @@ def figure(rows: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
     ax.set_yticks(list(places.values()), list(places), fontsize=8)
     ax.set_ylim(len(places) - 0.5, -0.5)
     log_axis(ax)
-    ax.set_xlabel("seconds per certificate (mean over norms)")
+    norms = " or ".join(map(str, sorted(rows["norms_in_call"].unique())))
+    ax.set_xlabel(f"seconds to certify an input (one call, {norms} norms at once)")
     hardware = record["hardware"]
     machine = ", ".join(hardware["gpus"]) or f"{hardware['processor']}, {hardware['cores']} cores"
     reduced = record["configuration"].get("reduced")

@@ -36,7 +36,10 @@ def seconds_figure(summary: pd.DataFrame, styles: Mapping[CurveId, LineStyle], h
     )
     ax.set_ylim(len(styles) - 0.5, -0.5)
     log_axis(ax)
-    ax.set_xlabel("seconds per certificate (mean over the inputs predicted sensitive)")
+    # One call covers all norms of a run, so its marks lie above each other.
+    ax.set_xlabel(
+        "seconds to certify an input in all of its norms at once (mean over those predicted sensitive)"
+    )
     figure.suptitle(
         "\n".join(textwrap.fill(plain_text(line), 80) for line in heading.splitlines()), fontsize=10
     )

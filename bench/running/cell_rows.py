@@ -25,8 +25,10 @@ class RowMaker:
     ) -> pd.DataFrame:
         """Rows of one curve and norm: one per sensitive test input.
 
-        index, predicted: (N,), predicted being 1, 0 or -1 (abstained); radii: of N inputs; seconds: per certificate.
+        index, predicted: (N,), predicted being 1, 0 or -1 (abstained); radii: of N inputs; seconds: of
+        the call that certified in all of the plan's norms that the curve has, per input that was certified.
         """
+        covered = [one for one in self.plan.norms if one in curve.norms]
         count = len(index)
         certified = radii.outcome == Outcome.CERTIFIED
         upper = radii.radius_upper if radii.radius_upper is not None else np.full(count, np.inf)
@@ -51,7 +53,8 @@ class RowMaker:
                 "outcome": [str(outcome) for outcome in radii.outcome],
                 "radius": _optional(radii.radius, "Float64", missing=~certified),
                 "radius_upper": _optional(upper, "Float64", missing=~np.isfinite(upper)),
-                "seconds": np.where(predicted == 1, seconds, 0.0),
+                "seconds": np.where((predicted == 1) & (norm in covered), seconds, 0.0),
+                "norms_in_call": len(covered) if norm in covered else 0,
                 "reason": np.where(np.isin(radii.outcome, SELF_EXPLAINING), "", radii.reason),
             }
         )

@@ -127,7 +127,7 @@ class Evaluation:
             norms = tuple(norm for norm in self.plan.norms if norm in curve.norms)
             found, seconds = self._certify_curve(runner, curve, norms, index[certified])
             self.seconds["certify"] += seconds
-            each = seconds / max(1, len(certified) * len(norms))
+            each = seconds / max(1, len(certified))
             for norm in self.plan.norms:
                 radii = found[norm] if norm in norms else self._unsupported(curve, norm, len(certified))
                 full = spread(radii, certified, predicted)

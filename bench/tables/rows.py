@@ -12,7 +12,9 @@ predicted: 1 sensitive, 0 not, missing where the method abstained or never got a
 outcome: one of the seven of :class:`bench.contract.Outcome`; reason: a sentence where the outcome needs one.
 radius: certified radius in units of x, ``inf`` where the whole domain is certified; missing unless ``certified``.
 radius_upper: norm of a known adversarial perturbation; missing where none is known.
-seconds: time spent on this row's certificate. The only column that differs between two runs with the same seed.
+seconds: what the call that certified this input took (its share of the batch); the only column that differs between
+    two runs with the same seed. norms_in_call: a call covers so many norms at once (0: the curve has no certificate in
+    this norm); their rows show the same seconds, and only equal numbers of norms compare.
 """
 
 import io
@@ -43,6 +45,7 @@ RADII_COLUMNS = {
     "radius": "Float64",
     "radius_upper": "Float64",
     "seconds": "float64",
+    "norms_in_call": "int8",
     "reason": "str",
 }
 PREDICTION_COLUMNS = {
@@ -54,6 +57,7 @@ PREDICTION_COLUMNS = {
     "predicted": "Int8",
     "seconds": "float64",
 }
+NORMS_IN_CALL = "norms_in_call"
 CURVE_KEY = ["dataset", "method", "certificate", "domain", "norm"]
 RADII_KEY = [*CURVE_KEY, "seed", "index"]
 PREDICTION_KEY = ["dataset", "method", "seed", "index"]
@@ -92,6 +96,7 @@ def check_radii(frame: pd.DataFrame) -> pd.DataFrame:
         "predicted must be 0 where misclassified": (frame["outcome"] != Outcome.MISCLASSIFIED)
         | (frame["predicted"] == 0),
         "radius_upper must be a finite number >= 0, or missing": upper.isna() | upper.between(0, 1e308),
+        "norms_in_call must be a whole number >= 0": frame["norms_in_call"] >= 0,
         "alpha must lie in (0, 1) where the guarantee is probabilistic, else be missing": _alpha_fits(frame),
     }
     _enforce(frame, rules)
@@ -131,16 +136,25 @@ def from_parquet(data: bytes, columns: dict[str, str]) -> pd.DataFrame:
         raise DamagedFileError(
             f"has schema version {version}, this version of the suite reads {SCHEMA_VERSION}"
         )
-    if table.column_names != list(columns):
+    if set(columns) - set(table.column_names) == {NORMS_IN_CALL}:
+        frame = _with_norms_in_call(table.to_pandas())[list(columns)]
+    else:
+        frame = table.to_pandas()
+    if list(frame.columns) != list(columns):
         raise DamagedFileError("has other columns than this version of the suite writes")
     try:
-        return (
-            check_radii(table.to_pandas())
-            if columns is RADII_COLUMNS
-            else check_predictions(table.to_pandas())
-        )
+        return check_radii(frame) if columns is RADII_COLUMNS else check_predictions(frame)
     except ValueError as error:
         raise DamagedFileError(f"holds a row that is not valid ({error})") from error
+
+
+def _with_norms_in_call(frame: pd.DataFrame) -> pd.DataFrame:
+    """Bring rows to today's form that were written when a call's seconds were divided by the norms it covered."""
+    call = [name for name in CURVE_KEY if name != "norm"] + ["seed"]
+    covered = frame["outcome"] != Outcome.UNSUPPORTED
+    count = frame["norm"].where(covered).groupby([frame[name] for name in call]).transform("nunique")
+    seconds = frame["seconds"] * count.clip(lower=1)
+    return frame.assign(seconds=seconds, **{NORMS_IN_CALL: count.where(covered, 0)})
 
 
 def _conform(frame: pd.DataFrame, columns: dict[str, str], key: list[str]) -> pd.DataFrame:

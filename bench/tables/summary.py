@@ -9,7 +9,8 @@ balanced_accuracy: mean of the two recalls. All three are missing where a failed
 mean_radius, median_radius: over *all* sensitive test inputs, one that is not certified counting as radius 0;
     inf where an infinite radius (the whole domain is certified) decides them.
 radius_1, certified_accuracy_1, ...: certified accuracy at named radii, the same for all methods of a norm.
-seconds_per_certificate: mean over the inputs that were predicted sensitive.
+seconds_per_certificate, norms_in_call: seconds of the call that certifies an input, mean over the inputs that were
+    predicted sensitive, and how many norms such a call covers; only equal numbers of norms compare.
 certified, abstained, ...: number of rows with each outcome, over all seeds.
 """
 
@@ -71,6 +72,7 @@ def _one_curve(rows: pd.DataFrame, recall: tuple[float, float], at: Sequence[flo
         "mean_radius": float(np.mean([seed.mean() for seed in by_seed])),
         "median_radius": float(np.mean([np.median(seed) for seed in by_seed])),
         "seconds_per_certificate": float(rows.loc[tried, "seconds"].mean()),
+        "norms_in_call": int(first["norms_in_call"]),
     }
     result |= {str(outcome): int(counts.get(outcome, 0)) for outcome in Outcome}
     for number, (radius_at, share) in enumerate(zip(at, shares.mean(axis=0), strict=True), start=1):

@@ -56,6 +56,7 @@ def curve(
         "radius": SCALE[norm] * rng.lognormal(sigma=0.6, size=INPUTS),
         "radius_upper": NAN,
         "seconds": 0.002,
+        "norms_in_call": 1,
         "reason": "",
     }
     return pd.DataFrame({**facts, **changes})

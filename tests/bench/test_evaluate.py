@@ -74,6 +74,40 @@ def test_a_norm_that_is_not_offered_is_unsupported_with_a_reason():
     assert not radii["native"].any()
 
 
+def test_seconds_are_those_of_the_call_however_many_norms_it_covers(monkeypatch):
+    """On a clock that only the method moves: 12 s for a batch of certificates, 3 s for one of predictions."""
+    now = [0.0]
+    monkeypatch.setattr("bench.running.batch_runner.time.perf_counter", lambda: now[0])
+
+    class Slow(MeanThreshold):
+        batch_size = 10
+
+        def curves(self):
+            return [Curve("exact", norms=("l1", "linf"))]
+
+        def predict(self, x, seed):
+            now[0] += 3.0
+            return super().predict(x, seed)
+
+        def certify(self, x, curve, norms, seed):
+            now[0] += 12.0
+            return super().certify(x, curve, norms, seed)
+
+    radii, predictions, result = evaluate(Slow())
+    certified, sensitive = (predictions["predicted"] == 1) & (predictions["label"] == 1), blobs().y_test.sum()
+    assert certified.sum() == sensitive > 10
+    each = 12.0 * -(-sensitive // 10) / sensitive
+    by_norm = dict(list(radii.groupby("norm")))
+    for norm in ("l1", "linf"):
+        assert by_norm[norm]["seconds"].to_numpy() == pytest.approx(each)
+        assert (by_norm[norm]["norms_in_call"] == 2).all()
+    assert (by_norm["l2"]["seconds"] == 0).all() and (by_norm["l2"]["norms_in_call"] == 0).all()
+    batches = -(-len(predictions) // 10)
+    assert predictions["seconds"].to_numpy() == pytest.approx(3.0 * batches / len(predictions))
+    assert result.seconds["certify"] == 12.0 * -(-sensitive // 10)
+    assert result.seconds["predict"] == 3.0 * batches
+
+
 BROKEN = {
     "NaN radii": lambda x, norms: {
         norm: Radii(np.full(len(x), np.nan), np.full(len(x), Outcome.CERTIFIED)) for norm in norms

@@ -182,11 +182,12 @@ def test_the_noise_figure_draws_each_level_in_its_panel():
     assert [ax.get_title().endswith("converted") for ax in figure.axes] == [True, False, True] * 4
 
 
-def test_runtime_averages_over_norms_and_keeps_the_order_of_the_legend():
-    key = {"dataset": "digits_38", "certificate": "crown"}
+def test_runtime_compares_calls_and_keeps_the_order_of_the_legend():
+    key = {"dataset": "digits_38", "certificate": "crown", "norms_in_call": 3}
     summary = pd.DataFrame(
         [
-            {**key, "method": "late", "domain": "box", "seconds_per_certificate": 5.0},
+            {**key, "method": "late", "domain": "box", "seconds_per_certificate": 5.0, "norms_in_call": 1},
+            {**key, "method": "late", "domain": "box", "seconds_per_certificate": np.nan, "norms_in_call": 0},
             {**key, "method": "late", "domain": "free", "seconds_per_certificate": 1.0},
             {**key, "method": "late", "domain": "free", "seconds_per_certificate": 3.0},
             {**key, "method": "early", "domain": "box", "seconds_per_certificate": 9.0},
@@ -197,6 +198,16 @@ def test_runtime_averages_over_norms_and_keeps_the_order_of_the_legend():
     assert rows["title"].tolist() == ["Early", "Early", "late", "late"]
     assert rows["domain"].tolist() == ["free", "box", "free", "box"]
     assert rows["seconds_per_certificate"].tolist() == [7.0, 9.0, 2.0, 5.0]
+    assert rows["norms_in_call"].tolist() == [3, 3, 3, 1]
+    record = {"hardware": {"gpus": ["One"]}, "configuration": {"title": "Suite"}}
+    (ax,) = runtime.figure(rows, record).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "Early, crown, 3 norms",
+        "Early, crown (box), 3 norms",
+        "late, crown, 3 norms",
+        "late, crown (box), 1 norm",
+    ]
+    assert "1 or 3 norms" in ax.get_xlabel()
 
 
 def test_distances_to_the_hull_are_measured_for_every_image_in_both_directions(cats_and_dogs, tmp_path):

@@ -45,6 +45,7 @@ def rows(method: str, certificate: str, norm: str, **change: object) -> pd.DataF
         "radius": radius,
         "radius_upper": NAN,
         "seconds": 0.01,
+        "norms_in_call": 1,
         "reason": "",
     }
     return pd.DataFrame({**facts, **change})

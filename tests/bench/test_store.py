@@ -50,6 +50,7 @@ def radii_frame(method: str = "fcnn", seed: int = 0, dataset: str = "digits", co
             "radius": radius,
             "radius_upper": np.where(pick == 0, 99.0, np.nan),
             "seconds": 0.01,
+            "norms_in_call": 1,
             "reason": np.where(pick == 4, "30 s were up", ""),
         }
     )
@@ -94,6 +95,25 @@ def test_radii_survive_the_file_to_the_last_bit(values: list[float]) -> None:
     frame = radii_frame(count=len(values)).assign(outcome="certified", predicted=1, reason="", radius=values)
     stored = from_parquet(to_parquet(check_radii(frame), RADII_COLUMNS), RADII_COLUMNS)
     assert stored["radius"].to_numpy(dtype=float).tobytes() == np.array(values).tobytes()
+
+
+def test_rows_from_before_calls_were_told_from_norms_are_read_as_calls() -> None:
+    """Their seconds were a call's divided by its norms; a norm that the curve does not have was not in the call."""
+    frame = pd.concat([radii_frame().assign(norm=norm) for norm in ("l1", "l2", "linf")])
+    missing = {"outcome": "unsupported", "radius": np.nan, "radius_upper": np.nan, "reason": "no such norm"}
+    frame.loc[frame["norm"] == "linf", list(missing)] = list(missing.values())
+    today = check_radii(frame)
+    columns = {name: kind for name, kind in RADII_COLUMNS.items() if name != "norms_in_call"}
+    read = from_parquet(to_parquet(today, columns), RADII_COLUMNS)
+    shared = read["norm"] != "linf"
+    assert (read.loc[shared, "seconds"] == 0.02).all() and (read.loc[shared, "norms_in_call"] == 2).all()
+    assert (read.loc[~shared, "norms_in_call"] == 0).all()
+    same = ["seconds", "norms_in_call"]
+    pd.testing.assert_frame_equal(read.drop(columns=same), today.drop(columns=same))
+    with pytest.raises(DamagedFileError, match="other columns"):
+        from_parquet(
+            to_parquet(today, {name: columns[name] for name in columns if name != "draws"}), RADII_COLUMNS
+        )
 
 
 def test_a_cell_is_finished_for_its_key_only_and_only_when_complete(cell: CellFolder) -> None:

@@ -51,6 +51,7 @@ def curve_rows(outcomes: str, radii: list[float], **change: object) -> pd.DataFr
             "radius": radii,
             "radius_upper": NAN,
             "seconds": [2.0 if letter in "ct" else 0.0 for letter in outcomes],
+            "norms_in_call": 3,
             "reason": "",
         }
     )
