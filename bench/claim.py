@@ -9,6 +9,7 @@ and refined.
 ``python -m bench.claim OUT`` writes ``claim.csv`` and ``claim.md`` into a finished run; a run writes them itself.
 """
 
+import argparse
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.commands import DONE, command
 from bench.contract import NORMS, Outcome
 from bench.errors import Parser, UsageError
 from bench.files import write_atomic
@@ -190,22 +192,24 @@ def write_claim(out: Path) -> pd.DataFrame:
     return claim
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, write the claim and print it; return 2 if the folder holds no finished run."""
-    parser = Parser(
-        prog="python -m bench.claim", description="Compare FCNN's radii with the best competitor's."
-    )
-    parser.add_argument("out", type=Path, metavar="OUT", help="output folder of bench.compare")
-    try:
-        out = parser.parse_args(arguments).out
-        if not len(write_claim(out)):
-            raise UsageError(f"the run in {str(out)!r} has no FCNN, or nothing but FCNN: nothing to compare")
-        print((out / CLAIM_TEXT).read_text(encoding="utf-8"), end="")
-    except (UsageError, OSError) as error:
-        print(f"bench.claim: {error}", file=sys.stderr)
-        return 2
-    return 0
+def parser() -> Parser:
+    """Describe the command line."""
+    top = Parser(prog="python -m bench.claim", description="Compare FCNN's radii with the best competitor's.")
+    top.add_argument("out", type=Path, metavar="OUT", help="output folder of bench.compare")
+    return top
 
+
+def run(options: argparse.Namespace) -> int:
+    """Write the claim and print it."""
+    if not len(write_claim(options.out)):
+        raise UsageError(
+            f"the run in {str(options.out)!r} has no FCNN, or nothing but FCNN: nothing to compare"
+        )
+    print((options.out / CLAIM_TEXT).read_text(encoding="utf-8"), end="")
+    return DONE
+
+
+main = command("bench.claim", parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

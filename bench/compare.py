@@ -5,18 +5,17 @@ started; 130 (Ctrl-C) and 143 (SIGTERM) interrupted, the same command goes on.
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.commands import DONE, command
 from bench.data import list_datasets
-from bench.errors import UsageError, refused_by_system
 from bench.files import safe_name
 from bench.options import chosen_engine, chosen_resources, chosen_suite, parser
 from bench.registry import registered_methods
 from bench.running.cells import DataRequest
-from bench.running.interrupts import Interrupted, Interrupts
+from bench.running.interrupts import Interrupts
 from bench.running.lock import FolderLock
 from bench.running.provenance import RunClock
 from bench.running.runner import CellReport, plan_jobs, run_jobs
@@ -25,35 +24,16 @@ from bench.store import LOG_FILE, Store
 from bench.suite import Suite, load_suite, suite_names
 
 DEFAULT_OUT = Path("out")
+KEPT = "Finished cells, and the finished epochs and batches of the others, are kept"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, run, and return the exit code."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    try:
-        with Interrupts() as interrupts:
-            options = parser().parse_args(arguments)
-            if options.list:
-                print(listing())
-                return 0
-            return compare(options, interrupts)
-    except UsageError as error:
-        print(f"bench.compare: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(
-            f"bench.compare: stopped, {refused_by_system(error)}. Finished cells are kept: mend that, then run "
-            "the same command again to go on.",
-            file=sys.stderr,
-        )
-        return 1
-    except Interrupted as interrupted:
-        print(
-            f"\nStopped by {interrupted}. Finished cells, and the finished epochs and batches of the others, are "
-            "kept: run the same command again to go on.",
-            file=sys.stderr,
-        )
-        return interrupted.exit_code
+def run(options: argparse.Namespace) -> int:
+    """List what there is, or compare what the options ask for; return the exit code."""
+    if options.list:
+        print(listing())
+        return DONE
+    with Interrupts() as interrupts:
+        return compare(options, interrupts)
 
 
 def compare(options: argparse.Namespace, interrupts: Interrupts) -> int:
@@ -105,6 +85,8 @@ def listing() -> str:
     lines += ["", "Data sets (others: NAME.npz or an image folder in --data-dir):"]
     return "\n".join(lines + [f"  {name:22} {line}" for name, line in list_datasets()])
 
+
+main = command("bench.compare", parser, run, KEPT)
 
 if __name__ == "__main__":
     sys.exit(main())

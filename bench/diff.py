@@ -4,6 +4,7 @@ A curve has moved if, at some radius, its two 95 % bands do not overlap. Exit co
 moved; 2 bad usage.
 """
 
+import argparse
 import io
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from bench.commands import DONE, FAILED, command
 from bench.errors import Parser, UsageError
 from bench.figures.line_styles import NORM_SYMBOLS, plain_text
 from bench.files import write_atomic
@@ -138,26 +140,32 @@ def _draw(ax: Axes, mine: pd.DataFrame, move: pd.Series) -> None:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, print the table, draw the figure and return the exit code."""
+def parser() -> Parser:
+    """Describe the command line."""
     top = Parser(prog="python -m bench.diff", description=__doc__.split("\n\n")[0].partition(": ")[2])
     top.add_argument("before", type=Path, metavar="OUT1", help="output folder of the one run")
     top.add_argument("after", type=Path, metavar="OUT2", help="output folder of the other run")
     top.add_argument(
-        "--figure", type=Path, default=Path("diff.png"), metavar="FILE", help="the figure (default: diff.png)"
+        "--figure",
+        type=Path,
+        metavar="FILE",
+        help="draw both runs' curves here: a .png, .pdf or .svg file (default: no figure)",
     )
-    try:
-        options = top.parse_args(arguments)
-        runs = [Store(out).read_run()[1] for out in (options.before, options.after)]
-        moves, curves = compare_runs(*runs)
+    return top
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the table, draw the figure if one is wanted, and return 1 if a curve moved."""
+    runs = [Store(out).read_run()[1] for out in (options.before, options.after)]
+    moves, curves = compare_runs(*runs)
+    if options.figure:
         _save(moves_figure(moves, curves), options.figure)
-    except UsageError as error:
-        print(f"bench.diff: {error}", file=sys.stderr)
-        return 2
     moved = int(moves["moved"].sum())
     print("\n".join([render_moves(moves), "", *only_in_one(*runs)]).rstrip())
-    print(f"\n{moved} of {len(moves)} curves moved by more than their 95 % bands. Figure: {options.figure}")
-    return 1 if moved else 0
+    print(f"\n{moved} of {len(moves)} curves moved by more than their 95 % bands.")
+    if options.figure:
+        print(f"Figure: {options.figure}")
+    return FAILED if moved else DONE
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -175,6 +183,8 @@ def _save(figure: Figure, path: Path) -> None:
             f"cannot write {str(path)!r} ({error.strerror}): choose another file with --figure"
         ) from error
 
+
+main = command("bench.diff", parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

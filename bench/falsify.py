@@ -13,7 +13,6 @@ Exit codes: 0 nothing found; 1 certificates broken; 2 bad usage.
 import argparse
 import io
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,9 @@ from tqdm import tqdm
 
 from bench.attacking.attacks import AttackSettings
 from bench.attacking.targets import FinishedRun, sample
+from bench.commands import DONE, FAILED, command
 from bench.contract import Outcome
-from bench.errors import Parser, UsageError, refused_by_system
+from bench.errors import Parser, UsageError
 from bench.files import safe_name, write_atomic
 from bench.store import FIGURES, Store
 
@@ -152,21 +152,11 @@ def _save(out: Path, curve: dict[str, Any], rows: pd.DataFrame, points: Tensor) 
     write_atomic(folder / f"{name}.npz", buffer.getvalue())
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, attack, print the table and return the exit code."""
-    try:
-        options = _parser().parse_args(arguments)
-        attack = AttackSettings(options.steps, options.restarts)
-        effort = Effort(attack, options.limit, options.points, options.library, options.bracket)
-        frame = falsify(options.out, options.data_dir, effort)
-    except UsageError as error:
-        print(f"bench.falsify: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(
-            f"bench.falsify: stopped, {refused_by_system(error)}: mend that and run it again", file=sys.stderr
-        )
-        return 2
+def run(options: argparse.Namespace) -> int:
+    """Attack, print the table and return 1 if a certificate broke."""
+    attack = AttackSettings(options.steps, options.restarts)
+    effort = Effort(attack, options.limit, options.points, options.library, options.bracket)
+    frame = falsify(options.out, options.data_dir, effort)
     for guarantee, rows in frame.groupby("guarantee"):
         print(
             f"{guarantee}: {rows['attacked'].sum():,} certificates attacked at {rows['points'].sum():,} points, "
@@ -176,10 +166,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(bad):
         print(bad.to_string(index=False))
         print(f"Counterexamples are in {options.out / COUNTEREXAMPLES}.")
-    return 1 if len(bad) else 0
+    return FAILED if len(bad) else DONE
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
+    """Describe the command line."""
     top = Parser(prog="python -m bench.falsify", description=__doc__.split("\n\n")[0].partition(": ")[2])
     add = top.add_argument
     add("out", type=Path, metavar="OUT", help="output folder of a finished run")
@@ -208,6 +199,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     return top
 
+
+main = command("bench.falsify", parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,12 +4,13 @@ The one way into ``results/``, and a deliberate one: no run writes there by itse
 figures and run.json are copied; trained weights stay behind. Exit codes: 0 done; 2 bad usage, nothing changed.
 """
 
+import argparse
 import gzip
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from bench.commands import DONE, command
 from bench.contract import Outcome
 from bench.errors import Parser, UsageError
 from bench.files import safe_name
@@ -70,19 +71,21 @@ def experiment_files(out: Path) -> list[Path]:
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and publish."""
-    parser = Parser(prog="python -m bench.publish", description="Copy a finished run to results/NAME.")
-    parser.add_argument("out", type=Path, metavar="OUT", help="output folder of a finished run")
-    parser.add_argument("name", metavar="NAME", help="folder under results/")
-    try:
-        options = parser.parse_args(arguments)
-        print(f"Published to {publish(options.out, options.name)}; commit it with what it shows.")
-    except (UsageError, OSError) as error:
-        print(f"bench.publish: {error}", file=sys.stderr)
-        return 2
-    return 0
+def parser() -> Parser:
+    """Describe the command line."""
+    top = Parser(prog="python -m bench.publish", description="Copy a finished run to results/NAME.")
+    top.add_argument("out", type=Path, metavar="OUT", help="output folder of a finished run")
+    top.add_argument("name", metavar="NAME", help="folder under results/")
+    return top
 
+
+def run(options: argparse.Namespace) -> int:
+    """Publish, and say where."""
+    print(f"Published to {publish(options.out, options.name)}; commit it with what it shows.")
+    return DONE
+
+
+main = command("bench.publish", parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,13 +6,15 @@ the two marks in results/README.md and README.md, so that nobody has to edit it.
 central claim (:mod:`bench.claim`) of every run.
 """
 
+import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from bench.claim import NORM_NAMES
+from bench.commands import DONE, command
 from bench.errors import Parser, UsageError
 from bench.files import write_atomic
 from bench.publish import EXPERIMENTS, RESULTS, ROWS
@@ -150,23 +152,24 @@ MEASURED: dict[str, Callable[[Path], str]] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Rewrite the tables in results/README.md and README.md."""
-    parser = Parser(prog="python -m bench.published", description="Write published beside measured values.")
-    parser.add_argument(
-        "--results", type=Path, default=RESULTS, metavar="DIR", help="folder of published runs"
-    )
-    try:
-        results = parser.parse_args(arguments).results
-        text = comparison(results)
-        pages = {results / "README.md": text + claims(results), results.parent / "README.md": text}
-        for page, part in pages.items():
-            print(f"{page}: {'rewritten' if update(page, part) else 'up to date'}")
-    except (UsageError, OSError) as error:
-        print(f"bench.published: {error}", file=sys.stderr)
-        return 2
-    return 0
+def parser() -> Parser:
+    """Describe the command line."""
+    top = Parser(prog="python -m bench.published", description="Write published beside measured values.")
+    top.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="folder of published runs")
+    return top
 
+
+def run(options: argparse.Namespace) -> int:
+    """Rewrite the tables in results/README.md and README.md."""
+    results = options.results
+    text = comparison(results)
+    pages = {results / "README.md": text + claims(results), results.parent / "README.md": text}
+    for page, part in pages.items():
+        print(f"{page}: {'rewritten' if update(page, part) else 'up to date'}")
+    return DONE
+
+
+main = command("bench.published", parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from baselines.branch_and_bound import Budget, Search, Status, UnsupportedNetwork, to_chain, verify
 from baselines.branch_and_bound.chain import Chain
 from bench.attacking.targets import load_method
+from bench.commands import DONE, command
 from bench.contract import NORMS, check_norms
 from bench.data import Dataset
 from bench.errors import Parser, UsageError
@@ -225,20 +226,18 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
     return options
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, ask, print the table and return the exit code."""
-    try:
-        options = _checked(parser().parse_args(arguments))
-        queries = Queries(_radii(options.radii), options.domain, options.inputs, options.seconds)
-        data = cached_dataset(DataRequest(options.dataset, options.data_dir, options.sensitive))
-        answers = ask(options.out, data, options.methods, options.seed, queries, options.jobs)
-    except (UsageError, OSError) as error:
-        print(f"bench.queries: {error}", file=sys.stderr)
-        return 2
+def run(options: argparse.Namespace) -> int:
+    """Ask, and print the table."""
+    options = _checked(options)
+    queries = Queries(_radii(options.radii), options.domain, options.inputs, options.seconds)
+    data = cached_dataset(DataRequest(options.dataset, options.data_dir, options.sensitive))
+    answers = ask(options.out, data, options.methods, options.seed, queries, options.jobs)
     print(summarise(answers))
     print(f"Answers: {options.out / ANSWERS}")
-    return 0
+    return DONE
 
+
+main = command("bench.queries", parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

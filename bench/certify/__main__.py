@@ -15,9 +15,10 @@ import torch
 
 from bench.certify.choice import CERTIFICATES, Noise, choose, described, methods_for, obstacles
 from bench.certify.kept import keep
+from bench.commands import command
 from bench.contract import NORMS, Method, Outcome, check_norms
 from bench.data import Dataset, load_dataset
-from bench.errors import Parser, UsageError, refused_by_system
+from bench.errors import Parser, UsageError
 from bench.model_files import ModelFile, open_model
 from bench.options import chosen_devices
 from bench.running.evaluate import Evaluation, describe, failed
@@ -30,21 +31,6 @@ from bench.store import SUMMARY, CellFolder, Store
 LOG = logging.getLogger(__name__)
 DEFAULT_OUT = Path("out/certify")
 DEFAULT_INPUTS = 200
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, certify, and return the exit code."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    try:
-        return certify(parser().parse_args(arguments))
-    except UsageError as error:
-        print(f"bench.certify: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(
-            f"bench.certify: stopped, {refused_by_system(error)}: mend that and run it again", file=sys.stderr
-        )
-        return 2
 
 
 def parser() -> Parser:
@@ -232,6 +218,8 @@ def _metadata(methods: Sequence[Method], model: Path) -> dict[str, dict[str, str
         for method in methods
     }
 
+
+main = command("bench.certify", parser, certify)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,6 +4,7 @@ An experiment whose data is not at hand, or that has no run to read, is named an
 done; 1 some failed; 2 bad usage; 130 interrupted, the same command goes on.
 """
 
+import argparse
 import dataclasses
 import importlib
 import logging
@@ -11,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.commands import DONE, FAILED, command
 from bench.errors import Parser, UsageError, refused_by_system, unknown
-from bench.experiments._shared import FailedCells, Options, add_options, to_options
-from bench.running.interrupts import Interrupted
+from bench.experiments._shared import KEPT, FailedCells, Options, add_options, to_options
 
 LOG = logging.getLogger(__name__)
 # The cheap ones first, what needs most time last.
@@ -32,26 +33,22 @@ EXPERIMENTS = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, run the experiments one after the other, and return the exit code."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    parser = Parser(prog="python -m bench.experiments", description="Run the paper's other experiments.")
-    add_options(parser, Path("out") / "experiments")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"some of {', '.join(EXPERIMENTS)}")
-    try:
-        parsed = parser.parse_args(arguments)
-        names = chosen(parsed.only)
-        del parsed.only
-        failed = [name for name in names if not run_one(name, to_options(parsed))]
-    except UsageError as error:
-        print(f"bench.experiments: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, Interrupted) as interrupted:
-        print("\nInterrupted. Run the same command again to go on.", file=sys.stderr)
-        return getattr(interrupted, "exit_code", 130)
+def parser() -> Parser:
+    """Describe the command line."""
+    top = Parser(prog="python -m bench.experiments", description="Run the paper's other experiments.")
+    add_options(top, Path("out") / "experiments")
+    top.add_argument("--only", nargs="+", metavar="NAME", help=f"some of {', '.join(EXPERIMENTS)}")
+    return top
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the experiments one after the other; return 1 if some failed."""
+    names = chosen(options.only)
+    del options.only
+    failed = [name for name in names if not run_one(name, to_options(options))]
     if failed:
         print(f"{len(failed)} of {len(names)} experiments failed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+    return FAILED if failed else DONE
 
 
 def chosen(names: Sequence[str] | None) -> tuple[str, ...]:
@@ -82,6 +79,8 @@ def run_one(name: str, options: Options) -> bool:
         return False
     return True
 
+
+main = command("bench.experiments", parser, run, KEPT)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -26,8 +26,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from bench.commands import DONE, FAILED, Main, command
 from bench.compare import run_suite
-from bench.errors import Parser, UsageError, refused_by_system
+from bench.errors import Parser
 from bench.figures.looks import house_look, save_figure
 from bench.files import (
     SCHEMA_VERSION,
@@ -42,7 +43,7 @@ from bench.files import (
 from bench.options import chosen_devices
 from bench.options import parser as compare_parser
 from bench.running.code_version import code_version
-from bench.running.interrupts import Interrupted, Interrupts
+from bench.running.interrupts import Interrupts
 from bench.running.lock import FolderLock
 from bench.running.provenance import RunClock, code_commit, hardware, versions
 from bench.settings import from_table
@@ -51,6 +52,7 @@ from bench.suite import Suite
 
 ROWS = "rows.csv"
 UNITS = "units"
+KEPT = "Finished units and cells are kept"
 Rows = list[dict[str, Any]]
 
 
@@ -101,39 +103,27 @@ class Experiment:
         return f"{title}\nreduced: {shortfall}" if shortfall else title
 
 
-def command(
-    experiment: Experiment,
-    run: Callable[[Options], Sequence[Path]],
-    description: str,
-    arguments: Sequence[str] | None,
-) -> int:
-    """Parse the command line, run the experiment, name its files; return the exit code, as bench.compare does."""
-    try:
-        for path in run(parse(experiment.name, description, arguments)):
-            print(path)
-    except UsageError as error:
-        print(f"bench.experiments.{experiment.name}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(
-            f"bench.experiments.{experiment.name}: stopped, {refused_by_system(error)}: mend that and run it again",
-            file=sys.stderr,
-        )
-        return 2
-    except FailedCells as error:
-        print(f"bench.experiments.{experiment.name}: {error}", file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, Interrupted) as interrupted:
-        print("\nInterrupted. Run the same command again to go on.", file=sys.stderr)
-        return getattr(interrupted, "exit_code", 130)
-    return 0
+def experiment_command(
+    experiment: Experiment, run: Callable[[Options], Sequence[Path]], description: str
+) -> Main:
+    """Return the ``main`` of one experiment: parse, run, name its files; exit codes as bench.compare's."""
+    name = f"bench.experiments.{experiment.name}"
 
+    def parser() -> Parser:
+        top = Parser(prog=f"python -m {name}", description=description.splitlines()[0])
+        add_options(top, Path("out") / "experiments" / experiment.name)
+        return top
 
-def parse(name: str, description: str, arguments: Sequence[str] | None) -> Options:
-    """Return the options of an experiment; raise UsageError for what makes no sense."""
-    parser = Parser(prog=f"python -m bench.experiments.{name}", description=description.splitlines()[0])
-    add_options(parser, Path("out") / "experiments" / name)
-    return to_options(parser.parse_args(arguments))
+    def run_and_tell(parsed: argparse.Namespace) -> int:
+        try:
+            for path in run(to_options(parsed)):
+                print(path)
+        except FailedCells as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return FAILED
+        return DONE
+
+    return command(name, parser, run_and_tell, KEPT)
 
 
 def to_options(parsed: argparse.Namespace) -> Options:

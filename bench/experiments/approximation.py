@@ -6,7 +6,7 @@ error. The plain network beside it shows that the crescent itself is not the dif
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from bench.experiments._shared import Experiment, Options, Rows, command, finish, run_units
+from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
 from bench.running.provenance import RunClock
 from bench.seeds import derive_seed
 from fcnn import ConvexMLP
@@ -154,10 +154,7 @@ def figure(rows: pd.DataFrame, heading: str) -> Figure:
     return drawing
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run."""
-    return command(EXPERIMENT, run, __doc__, arguments)
-
+main = experiment_command(EXPERIMENT, run, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

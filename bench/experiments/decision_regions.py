@@ -19,7 +19,7 @@ from matplotlib.patches import Circle, Patch, Polygon, Rectangle
 
 from bench.contract import NORMS
 from bench.data import Dataset, load_dataset
-from bench.experiments._shared import Experiment, Options, command, draw, run_as_suite
+from bench.experiments._shared import Experiment, Options, draw, experiment_command, run_as_suite
 from bench.figures.line_styles import NORM_SYMBOLS
 from bench.registry import get_method
 from bench.store import Store
@@ -155,10 +155,7 @@ def _legend() -> list[Any]:
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run."""
-    return command(EXPERIMENT, run, __doc__, arguments)
-
+main = experiment_command(EXPERIMENT, run, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

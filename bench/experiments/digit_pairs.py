@@ -5,7 +5,6 @@ digits is certified and the other's region is convex.
 """
 
 import sys
-from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 
 from bench.contract import NORMS
 from bench.data import load_dataset
-from bench.experiments._shared import Experiment, Options, Rows, command, finish, run_units
+from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
 from bench.figures.line_styles import NORM_SYMBOLS
 from bench.running.evaluate import Evaluation
 from bench.running.plan import CellPlan
@@ -136,10 +135,7 @@ def short(value: float) -> str:
     return f"{cut:.{digits}f}".removeprefix("0")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run."""
-    return command(EXPERIMENT, run, __doc__, arguments)
-
+main = experiment_command(EXPERIMENT, run, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,6 @@
 """Smoothing at 1, 2, 3 and 4 times the base noise level: every kind of noise on every data set."""
 
 import sys
-from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from bench.contract import NORMS
-from bench.experiments._shared import Experiment, Options, accuracy_line, command, draw, run_as_suite
+from bench.experiments._shared import (
+    Experiment,
+    Options,
+    accuracy_line,
+    draw,
+    experiment_command,
+    run_as_suite,
+)
 from bench.figures.line_styles import NORM_SYMBOLS, log_axis
 
 EXPERIMENT = Experiment(
@@ -111,10 +117,7 @@ def figure(radii: pd.DataFrame, heading: str, base: float) -> Figure:
     return drawing
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run."""
-    return command(EXPERIMENT, run, __doc__, arguments)
-
+main = experiment_command(EXPERIMENT, run, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

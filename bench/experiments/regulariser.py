@@ -1,7 +1,6 @@
 """Strength of the gradient regulariser on CIFAR-10 cats and dogs: 0, 0.0025, 0.005, 0.0075 and 0.01."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +9,7 @@ from matplotlib.ticker import PercentFormatter
 
 from bench.contract import NORMS
 from bench.experiments import _cifar
-from bench.experiments._shared import Experiment, Options, command, draw, run_as_suite
+from bench.experiments._shared import Experiment, Options, draw, experiment_command, run_as_suite
 from bench.figures.line_styles import NORM_SYMBOLS
 from bench.tables.summary import summarise
 
@@ -86,10 +85,7 @@ def figure(summary: pd.DataFrame, heading: str) -> Figure:
     return drawing
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run."""
-    return command(EXPERIMENT, run, __doc__, arguments)
-
+main = experiment_command(EXPERIMENT, run, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,7 +5,7 @@ seconds are those of a call, and lines are told apart by how many norms it cover
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.errors import UsageError
-from bench.experiments._shared import Experiment, Options, command, finish
+from bench.experiments._shared import Experiment, Options, experiment_command, finish
 from bench.figures.line_styles import log_axis
 from bench.running.provenance import RunClock
 from bench.store import Store
@@ -89,10 +89,7 @@ def figure(rows: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
     return drawing
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run."""
-    return command(EXPERIMENT, run, __doc__, arguments)
-
+main = experiment_command(EXPERIMENT, run, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,7 +6,6 @@ convex classifier without errors on the other class. Each separation is re-check
 """
 
 import sys
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.data import Dataset, load_dataset
-from bench.experiments._shared import Experiment, Options, Rows, command, finish, run_units
+from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
 from bench.running.provenance import RunClock
 from bench.seeds import derive_seed
 from fcnn.separability import Hull
@@ -117,10 +116,7 @@ def figure(rows: pd.DataFrame, heading: str) -> Figure:
     return drawing
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run."""
-    return command(EXPERIMENT, run, __doc__, arguments)
-
+main = experiment_command(EXPERIMENT, run, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,7 +6,6 @@ one. The interval is Clopper and Pearson's, at a level so high that all of the g
 """
 
 import sys
-from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.optimize import nnls
 
-from bench.experiments._shared import Experiment, Options, Rows, command, finish, run_units
+from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
 from bench.running.provenance import RunClock
 from bench.seeds import derive_seed
 from bench.tables.curves import clopper_pearson
@@ -132,10 +131,7 @@ def figure(rows: pd.DataFrame, heading: str) -> Figure:
     return drawing
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run."""
-    return command(EXPERIMENT, run, __doc__, arguments)
-
+main = experiment_command(EXPERIMENT, run, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,7 +6,6 @@ CenteredAbs, whose score is not convex in the input, are trained on the same ima
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +15,7 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from bench.data import load_dataset
-from bench.experiments._shared import Experiment, Options, Rows, command, finish, run_units
+from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
 from bench.running.provenance import RunClock
 from bench.seeds import derive_seed
 from fcnn import CenteredAbs, ConvexMLP, FeatureConvexClassifier, Identity
@@ -122,10 +121,7 @@ def figure(rows: pd.DataFrame, heading: str) -> Figure:
     return drawing
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run."""
-    return command(EXPERIMENT, run, __doc__, arguments)
-
+main = experiment_command(EXPERIMENT, run, __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,14 +1,16 @@
 """python -m bench.export: a run's networks and questions for outside verifiers, and their answers back.
 
-Exit codes: 0 done; 2 bad usage, nothing written.
+Exit codes: 0 done; 1 the system refused to write; 2 bad usage, nothing written.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.commands import DONE, command
 from bench.contract import check_norms
-from bench.errors import Parser, UsageError, refused_by_system, unknown
+from bench.errors import Parser, UsageError, unknown
 from bench.export.answers import import_answers
 from bench.export.questions import VERSIONS
 from bench.export.writing import NORM, Wanted, write_questions
@@ -41,36 +43,26 @@ def parser() -> Parser:
     return top
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, export or import, and return the exit code."""
-    try:
-        options = parser().parse_args(arguments)
-        if options.results is not None:
-            print(import_answers(options.out, options.results, options.tool, options.data_dir))
-            return 0
-        _check(options.format, options.vnnlib_version, options.norms)
-        wanted = Wanted(
-            options.datasets,
-            options.methods,
-            options.radii,
-            options.inputs,
-            options.domain,
-            options.vnnlib_version,
-            options.timeout,
-        )
-        written = write_questions(options.out, wanted, options.data_dir)
-    except UsageError as error:
-        print(f"bench.export: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(
-            f"bench.export: stopped, {refused_by_system(error)}: mend that and run it again", file=sys.stderr
-        )
-        return 2
+def run(options: argparse.Namespace) -> int:
+    """Write questions, or read answers back."""
+    if options.results is not None:
+        print(import_answers(options.out, options.results, options.tool, options.data_dir))
+        return DONE
+    _check(options.format, options.vnnlib_version, options.norms)
+    wanted = Wanted(
+        options.datasets,
+        options.methods,
+        options.radii,
+        options.inputs,
+        options.domain,
+        options.vnnlib_version,
+        options.timeout,
+    )
+    written = write_questions(options.out, wanted, options.data_dir)
     for line in written.left_out:
         print(f"left out: {line}", file=sys.stderr)
     print(f"{written.networks} networks and {written.questions} questions in {written.folder}")
-    return 0
+    return DONE
 
 
 def _check(kind: str, version: str, norms: Sequence[str]) -> None:
@@ -85,6 +77,8 @@ def _check(kind: str, version: str, norms: Sequence[str]) -> None:
                 "which are boxes, can be asked about; leave --norms out"
             )
 
+
+main = command("bench.export", parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

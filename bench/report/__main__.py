@@ -1,13 +1,14 @@
 """python -m bench.report OUT: write OUT/report.html, one self-contained page about a finished run.
 
-Exit codes: 0 done; 2 bad usage, nothing written.
+Exit codes: 0 done; 1 the system refused to write; 2 bad usage, nothing written.
 """
 
+import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from bench.errors import Parser, UsageError
+from bench.commands import DONE, command
+from bench.errors import Parser
 from bench.report.page import write_report
 
 
@@ -31,23 +32,13 @@ def parser() -> Parser:
     return top
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, write the report, print its name and return the exit code."""
-    try:
-        options = parser().parse_args(arguments)
-        print(write_report(options.out, options.data_dir, attack=options.attack))
-    except UsageError as error:
-        print(f"bench.report: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(
-            f"bench.report: cannot write the report into {str(options.out)!r} ({error.strerror}): mend the folder's "
-            "permissions, or free some space",
-            file=sys.stderr,
-        )
-        return 2
-    return 0
+def run(options: argparse.Namespace) -> int:
+    """Write the report and print its name."""
+    print(write_report(options.out, options.data_dir, attack=options.attack))
+    return DONE
 
+
+main = command("bench.report", parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

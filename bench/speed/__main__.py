@@ -1,5 +1,6 @@
 """Run the timings named on the command line and hold them against their limits."""
 
+import argparse
 import importlib
 import platform
 import sys
@@ -8,32 +9,31 @@ from pathlib import Path
 
 import torch
 
-from bench.errors import Parser, UsageError
+from bench.commands import DONE, FAILED, command
+from bench.errors import Parser, unknown
 from bench.running.provenance import hardware
 
 TOPICS = ("fcnn", "baselines", "running")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and return 0 if all limits were kept, 1 if not, 2 for bad usage."""
-    parser = Parser(prog="python -m bench.speed", description="Time the suite against limits and peers.")
-    parser.add_argument(
-        "topics", nargs="*", metavar="TOPIC", help=f"some of {', '.join(TOPICS)} (default: all)"
-    )
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with mnist_38.npz")
-    parser.add_argument("--threads", type=int, metavar="N", help="torch threads (default: one per core)")
-    try:
-        options = parser.parse_args(arguments)
-        for topic in options.topics:
-            if topic not in TOPICS:
-                raise UsageError(f"unknown topic {topic!r}: choose from {', '.join(TOPICS)}")
-        lines = _measure(options.topics or TOPICS, options.data_dir, options.threads)
-    except UsageError as error:
-        print(f"bench.speed: {error}", file=sys.stderr)
-        return 2
+def parser() -> Parser:
+    """Describe the command line."""
+    top = Parser(prog="python -m bench.speed", description="Time the suite against limits and peers.")
+    top.add_argument("topics", nargs="*", metavar="TOPIC", help=f"some of {', '.join(TOPICS)} (default: all)")
+    top.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with mnist_38.npz")
+    top.add_argument("--threads", type=int, metavar="N", help="torch threads (default: one per core)")
+    return top
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, print, and return 0 if all limits were kept, else 1."""
+    for topic in options.topics:
+        if topic not in TOPICS:
+            raise unknown("topic", topic, TOPICS)
+    lines = _measure(options.topics or TOPICS, options.data_dir, options.threads)
     missed = [line for line in lines if not line.met]
     print(f"{len(missed)} limits missed." if missed else "All limits kept.")
-    return 1 if missed else 0
+    return FAILED if missed else DONE
 
 
 def _measure(topics: Sequence[str], data_dir: Path | None, threads: int | None) -> list:
@@ -52,6 +52,8 @@ def _measure(topics: Sequence[str], data_dir: Path | None, threads: int | None) 
             lines.append(line)
     return lines
 
+
+main = command("bench.speed", parser, run)
 
 if __name__ == "__main__":
     sys.exit(main())

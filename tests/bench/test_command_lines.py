@@ -62,7 +62,7 @@ def test_an_unknown_option_is_one_line_and_exit_code_2(name, capsys):
 
 
 FULL = {
-    "bench.certify": ("bench.certify.__main__.certify", ["--model", "m.onnx", "--data", "d.npz"]),
+    "bench.certify": ("bench.certify.__main__._load", ["--model", "m.onnx", "--data", "d.npz"]),
     "bench.export": ("bench.export.__main__.write_questions", ["out"]),
     "bench.falsify": ("bench.falsify.falsify", ["out"]),
     "bench.report": ("bench.report.__main__.write_report", ["out"]),
@@ -70,7 +70,7 @@ FULL = {
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_a_full_disk_is_one_line_and_exit_code_2(name, capsys, monkeypatch):
+def test_a_full_disk_is_one_line_and_exit_code_1(name, capsys, monkeypatch):
     where, arguments = FULL[name]
 
     def full(*_: object, **__: object) -> None:
@@ -78,6 +78,6 @@ def test_a_full_disk_is_one_line_and_exit_code_2(name, capsys, monkeypatch):
 
     main = command(name)
     monkeypatch.setattr(where, full)
-    assert main(arguments) == 2
+    assert main(arguments) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"{name}: ") and "No space left on device" in said and said.count("\n") == 1
