@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from bench.calibration import ThresholdedScore
 from bench.errors import UsageError, unknown
+from bench.space import SearchSpace
 
 NORMS = ("l1", "l2", "linf")
 DUAL_NORM_ORDER = {"l1": float("inf"), "l2": 2.0, "linf": 1.0}
@@ -132,8 +133,8 @@ class Method(ABC):
     """Base class of every method; see the module docstring for the order of calls and the shapes.
 
     Class attributes: ``name`` (used in suites, file names and rows), ``title`` (legends), ``reference`` (paper),
-    ``guarantee``, ``Settings`` (a frozen dataclass whose defaults are the default recipe) and ``batch_size``, how
-    many test inputs it is given at once.
+    ``guarantee``, ``Settings`` (a frozen dataclass whose defaults are the default recipe), ``space``, what tuning may
+    change of them (see bench.space), and ``batch_size``, how many test inputs it is given at once.
     """
 
     name: ClassVar[str]
@@ -142,6 +143,7 @@ class Method(ABC):
     guarantee: ClassVar[Literal["deterministic", "probabilistic"]] = "deterministic"
     Settings: ClassVar[type]
     batch_size: ClassVar[int] = 512
+    space: ClassVar[SearchSpace] = SearchSpace()
 
     settings: Any = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

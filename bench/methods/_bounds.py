@@ -13,6 +13,7 @@ from baselines.bounds import BoundedScore, RadiusSearch, SlopeSettings, Unsuppor
 from baselines.networks import build_network
 from bench.calibration import ThresholdedScore, balanced_threshold
 from bench.contract import Curve, FitContext, Method, Outcome, Radii, TrainingData
+from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.training import Loss, TrainSettings, cross_entropy, train
 
 CROWN_SHARE = 0.5
@@ -26,6 +27,20 @@ Certificate = Literal[
     "alpha_crown:free",
     "alpha_crown:box",
 ]
+
+# What tuning may change of every network that bounds certify; how it is trained adds to this.
+NETWORK_SPACE = {
+    "hidden": Choice([200], [100, 50], [200, 50]),
+    "train.weight_decay": Range(1e-6, 1e-3, log=True),
+    **training(),
+    **augmentation(),
+}
+ADVERSARIAL_SPACE = {
+    **NETWORK_SPACE,
+    "epsilon": Range(0.3, 4.0, log=True, of="linf"),
+    "ramp": Range(0.2, 0.8),
+}
+QUICK_BOUNDS = {"certificates": ["crown:free"], "tolerance": 0.02}
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,7 @@ class BoundPropagation(Method):
 
     guarantee = "deterministic"
     Settings = BoundsSettings
+    space = SearchSpace(NETWORK_SPACE, judging=QUICK_BOUNDS, judged_inputs=400)
 
     model: ThresholdedScore
 

@@ -25,6 +25,7 @@ from baselines.smoothing import (
 )
 from bench.calibration import ThresholdedScore
 from bench.contract import Curve, FitContext, Method, Outcome, Radii, TrainingData
+from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.training import TrainSettings, train
 
 # Rough standard deviation of pixels and of min-max scaled table columns, used to normalise noisy inputs.
@@ -32,6 +33,15 @@ DATA_STD = 0.3
 # Noisy copies whose mean score an attack differentiates, and the seed of their noise.
 ATTACK_COPIES = 8
 ATTACK_SEED = 0
+
+# What tuning may change; l1 is native or the better of the conversions for every noise.
+NOISE_SPACE = {
+    "sigma": Range(0.2, 5.0, log=True, of="l1"),
+    "consistency": Choice(0.0, 5.0, 10.0),
+    "copies": Choice(1, 2),
+    **training(),
+    **augmentation(),
+}
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,12 @@ class Smoothing(Method):
 
     guarantee = "probabilistic"
     Settings = SmoothingSettings
+    space = SearchSpace(
+        NOISE_SPACE,
+        starts=({"sigma": 1.5},),
+        judging={"draws": 500, "draws_predict": 100, "draws_calibrate": 20, "pilot": 0},
+        judged_inputs=400,
+    )
     noise: ClassVar[str]
 
     model: ThresholdedScore

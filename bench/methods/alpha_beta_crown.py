@@ -10,7 +10,8 @@ from torch import Tensor
 from baselines.branch_and_bound import Budget, CertifiedRange, Search, UnsupportedNetwork, certify
 from baselines.branch_and_bound import Outcome as Ending
 from bench.contract import Curve, Outcome, Radii
-from bench.methods._bounds import BoundPropagation
+from bench.methods._bounds import ADVERSARIAL_SPACE, BoundPropagation
+from bench.space import SearchSpace
 from fcnn.training import TrainSettings
 
 
@@ -49,6 +50,11 @@ class AlphaBetaCROWN(BoundPropagation):
     title = "α,β-CROWN"
     reference = "Wang et al., NeurIPS 2021"
     Settings = AlphaBetaCROWNSettings
+    space = SearchSpace(
+        ADVERSARIAL_SPACE,
+        judging={"domains": ["free"], "max_domains": 1, "rounds": 1, "tolerance": 0.1},
+        judged_inputs=100,
+    )
     batch_size = 32  # at about a second an input and norm, a cut run loses minutes, not an hour
 
     def curves(self) -> Sequence[Curve]:

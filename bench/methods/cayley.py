@@ -5,6 +5,7 @@ from typing import Literal
 
 from baselines.lipschitz import LipschitzNetwork, cayley_convnet, cayley_mlp, cayley_resnet9
 from bench.methods._lipschitz import LipschitzMethod
+from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.training import TrainSettings
 
 
@@ -35,6 +36,15 @@ class Cayley(LipschitzMethod):
     reference = "Trockman and Kolter, ICLR 2021"
     native_norm = "l2"
     Settings = CayleySettings
+    space = SearchSpace(
+        {
+            "margin": Range(0.5, 5.0, log=True, of="l2"),
+            "hidden": Choice([200, 50], [400, 100], [200, 200, 50]),
+            **training(),
+            **augmentation(),
+        },
+        starts=({"margin": 1.5}, {"margin": 3.0}),
+    )
 
     def network(self, input_shape: tuple[int, ...]) -> LipschitzNetwork:
         if self.settings.network == "mlp":

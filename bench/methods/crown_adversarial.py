@@ -3,7 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bench.methods._bounds import BoundPropagation, BoundsSettings, Certificate
+from bench.methods._bounds import (
+    ADVERSARIAL_SPACE,
+    QUICK_BOUNDS,
+    BoundPropagation,
+    BoundsSettings,
+    Certificate,
+)
+from bench.space import SearchSpace
 from fcnn.training import TrainSettings
 
 
@@ -31,3 +38,4 @@ class CROWNAdversarial(BoundPropagation):
     title = "alpha-CROWN (adversarially trained)"
     reference = "Xu et al., ICLR 2021"
     Settings = AdversarialSettings
+    space = SearchSpace(ADVERSARIAL_SPACE, judging=QUICK_BOUNDS, judged_inputs=400)

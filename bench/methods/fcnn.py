@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bench.calibration import balanced_threshold
 from bench.contract import Curve, FitContext, Method, Radii, TrainingData
+from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.certify import certify_with_bounds
 from fcnn.classifier import FeatureConvexClassifier
 from fcnn.feature_maps import CenteredAbs, Identity
@@ -62,6 +63,18 @@ class FCNN(Method):
     reference = "Pfrommer et al., NeurIPS 2023"
     guarantee = "deterministic"
     Settings = FCNNSettings
+    space = SearchSpace(
+        {
+            "radius_targets.{norm}": Range(1.0, 4.0, log=True, of="{norm}"),
+            "radius_weight": Range(0.5, 2.0, log=True),
+            "other_share": Range(0.0, 1.0),
+            "hidden": Choice([200, 50], [400, 100]),
+            **training(),
+            **augmentation(),
+        },
+        starts=({"radius_targets.{norm}": 1.5}, {"radius_targets.{norm}": 2.5}),
+        judging={"certificates": ["closed_form:free"]},
+    )
 
     model: FeatureConvexClassifier
 

@@ -3,7 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bench.methods._bounds import BoundPropagation, BoundsSettings, Certificate
+from bench.methods._bounds import (
+    ADVERSARIAL_SPACE,
+    QUICK_BOUNDS,
+    BoundPropagation,
+    BoundsSettings,
+    Certificate,
+)
+from bench.space import Range, SearchSpace
 from fcnn.training import TrainSettings
 
 
@@ -28,3 +35,9 @@ class IBP(BoundPropagation):
     title = "IBP training + CROWN"
     reference = "Gowal et al., 2018"
     Settings = IBPSettings
+    space = SearchSpace(
+        {**ADVERSARIAL_SPACE, "clean_share": Range(0.2, 0.8)},
+        starts=({"epsilon": 1.5},),
+        judging=QUICK_BOUNDS,
+        judged_inputs=400,
+    )

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from baselines.lipschitz import LipschitzNetwork, linf_distance_net, scheduled_exponent, set_exponent
 from bench.contract import FitContext, TrainingData
 from bench.methods._lipschitz import LipschitzMethod
+from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.training import TrainSettings
 
 
@@ -47,6 +48,16 @@ class LinfDistance(LipschitzMethod):
     reference = "Zhang et al., ICML 2021"
     native_norm = "linf"
     Settings = LinfDistanceSettings
+    space = SearchSpace(
+        {
+            "margin": Range(0.3, 3.0, log=True, of="linf"),
+            "hidden": Choice([64, 64], [128, 128], [256, 128]),
+            "p_end": Range(100.0, 2000.0, log=True),
+            **training(learning_rate=(0.01, 0.1)),
+            **augmentation(),
+        },
+        starts=({"margin": 1.5},),
+    )
 
     def network(self, input_shape: tuple[int, ...]) -> LipschitzNetwork:
         return linf_distance_net(input_shape, self.settings.hidden)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from baselines.lipschitz import LipschitzNetwork, sll_convnet, sll_mlp
 from bench.methods._lipschitz import LipschitzMethod
+from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.training import TrainSettings
 
 
@@ -38,6 +39,15 @@ class SLL(LipschitzMethod):
     reference = "Araujo et al., ICLR 2023"
     native_norm = "l2"
     Settings = SLLSettings
+    space = SearchSpace(
+        {
+            "margin": Range(0.5, 5.0, log=True, of="l2"),
+            "hidden": Choice([200, 200], [400, 400], [200, 200, 200]),
+            **training(),
+            **augmentation(),
+        },
+        starts=({"margin": 1.5}, {"margin": 3.0}),
+    )
 
     def network(self, input_shape: tuple[int, ...]) -> LipschitzNetwork:
         if self.settings.network == "mlp":

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from baselines.smoothing import LEVELS, SplittingClassifier, balanced_threshold, splitting_period
 from bench.contract import Curve, FitContext, LinearScore, Method, Radii, TrainingData
-from bench.methods._smoothing import DATA_STD, NoisyTraining, network_for_noise, train_with_noise
+from bench.methods._smoothing import (
+    DATA_STD,
+    NOISE_SPACE,
+    NoisyTraining,
+    network_for_noise,
+    train_with_noise,
+)
+from bench.space import SearchSpace
 
 # Split copies whose mean score an attack differentiates, and the seed of their cuts.
 ATTACK_COPIES = 8
@@ -43,6 +50,9 @@ class SmoothingSplitting(Method):
     reference = "Levine and Feizi, ICML 2021"
     guarantee = "deterministic"
     Settings = SplittingSettings
+    space = SearchSpace(
+        NOISE_SPACE, starts=({"sigma": 1.5},), judging={"shifts_calibrate": 50}, judged_inputs=400
+    )
 
     model: SplittingClassifier
 
