@@ -6,15 +6,24 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from bench.errors import UsageError, refused_by_system
 from bench.running.interrupts import Interrupted
 
 DONE, FAILED, BAD_USAGE, CTRL_C = 0, 1, 2, 130
 
-Main = Callable[[Sequence[str] | None], int]
+
+class Main(Protocol):
+    """A command: takes what stands behind its name (None: on the command line), returns the exit code.
+
+    called: the name it was called by, where that is not ``python -m NAME``.
+    """
+
+    def __call__(self, arguments: Sequence[str] | None = None, called: str = "") -> int: ...
 
 
 def command(
@@ -23,29 +32,35 @@ def command(
     run: Callable[[argparse.Namespace], int],
     kept: str = "Nothing is half-written",
 ) -> Main:
-    """Return the ``main(arguments)`` of a command: parse, run, say in one line what went wrong, return the exit code.
+    """Return the ``main`` of a command: parse, run, say in one line what went wrong, return the exit code.
 
     name: as after ``python -m``. run: does the work and returns an exit code; it raises UsageError before anything is
     started. kept: what a command that is cut leaves behind, said to whoever cut it.
     """
 
-    def main(arguments: Sequence[str] | None = None) -> int:
+    def main(arguments: Sequence[str] | None = None, called: str = "") -> int:
+        shown = called or name
         logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
         try:
-            return run(parser().parse_args(arguments))
+            top = parser()
+            top.prog = called or top.prog
+            return run(top.parse_args(arguments))
         except UsageError as error:
-            print(f"{name}: {error}", file=sys.stderr)
+            print(f"{shown}: {error}", file=sys.stderr)
             return BAD_USAGE
+        except BrokenPipeError:  # whoever read the output has seen enough, as head does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
         except OSError as error:
             print(
-                f"{name}: stopped, {refused_by_system(error)}. {kept}: mend that, then run the same command again.",
+                f"{shown}: stopped, {refused_by_system(error)}. {kept}: mend that, then run the same command again.",
                 file=sys.stderr,
             )
             return FAILED
         except (KeyboardInterrupt, Interrupted) as stopped:
             signal = str(stopped) or "Ctrl-C"
             print(
-                f"\n{name}: stopped by {signal}. {kept}: run the same command again to go on.",
+                f"\n{shown}: stopped by {signal}. {kept}: run the same command again to go on.",
                 file=sys.stderr,
             )
             return getattr(stopped, "exit_code", CTRL_C)

@@ -17,6 +17,8 @@ def modules() -> list[str]:
     """The modules that ``python -m`` can run: files with a main guard, and packages with a __main__."""
     found = []
     for module in pkgutil.iter_modules(bench.__path__, "bench."):
+        if module.name == "bench.__main__":  # certbench, which calls the others
+            continue
         path = ROOT / module.name.replace(".", "/")
         file = path / "__main__.py" if module.ispkg else path.with_suffix(".py")
         if file.exists() and 'if __name__ == "__main__"' in file.read_text(encoding="utf-8"):
