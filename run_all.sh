@@ -22,7 +22,9 @@ Options go to 'python -m bench.compare' (its --help lists them), for example
 
 Setting up makes .venv (unless a virtual environment is active) and installs
 the exact versions of constraints.txt. It happens once: later calls start at
-once and need no network. Python 3.11 or newer is needed, nothing else.
+once and need no network. Python 3.11 or newer is needed, nothing else. An
+active environment that has another clone of the suite is left alone, unless
+CERTBENCH_ADOPT=1 is set.
 TEXT
 }
 
@@ -58,12 +60,33 @@ set_up() {
   stamp=$venv/.certbench-stamp
   wanted=$(cat pyproject.toml constraints.txt <(pwd) | cksum)
   if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
+  refuse_foreign_install "$venv"
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "the active environment has Python < 3.11"
   echo "Installing the suite and its dependencies into $venv (a few minutes the first time) ..."
   "$python" -m pip install --quiet --constraint constraints.txt --editable '.[test]'
   # Their declared pins (torch < 1.13, an old requests) are stale; the suite adapts to what is installed.
   "$python" -m pip install --quiet --constraint constraints.txt --no-deps auto-LiRPA torchattacks
   echo "$wanted" >"$stamp"
+}
+
+# An environment can hold the suite of one clone only: that of another is not changed unawares.
+refuse_foreign_install() {
+  local installed
+  installed=$("$python" - <<'CODE'
+import json
+from importlib.metadata import PackageNotFoundError, distribution
+from urllib.parse import unquote, urlparse
+
+try:
+    record = json.loads(distribution("certbench").read_text("direct_url.json") or "{}")
+except PackageNotFoundError:
+    record = {}
+print(unquote(urlparse(record.get("url", "")).path))
+CODE
+  )
+  if [ -z "$installed" ] || [ "$installed" -ef . ] || [ -n "${CERTBENCH_ADOPT:-}" ]; then return; fi
+  fail "the environment $1 has the suite of $installed installed, and would be changed to that of $PWD: \
+'deactivate' it (then .venv here is used), or set CERTBENCH_ADOPT=1 to change it"
 }
 
 # The suite, for the paper's the experiments into its folder, and attacks on a sample of the certificates.
