@@ -1,7 +1,6 @@
-"""A suite is a table: data sets x methods x norms x seeds x budgets, read from a TOML file."""
+"""A suite is a table: data sets x methods x norms x seeds x budgets, read from a TOML file (see bench.suite_files)."""
 
 import dataclasses
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,9 +11,9 @@ from bench.contract import NORMS, Method, check_norms
 from bench.errors import UsageError, unknown
 from bench.registry import get_method, registered_methods
 from bench.settings import from_table, merged
+from bench.suite_files import resolved_table, suite_names, suite_path
 
-SUITE_FOLDER = Path(__file__).parent / "suites"
-MAX_SUITE_BYTES = 1_000_000
+__all__ = ["MethodEntry", "Suite", "load_suite", "suite_names"]
 
 
 @dataclass(frozen=True)
@@ -121,25 +120,10 @@ class Suite:
         return dataclasses.replace(self, methods=tuple(chosen))
 
 
-def suite_names() -> list[str]:
-    """Names of the suites that come with the package."""
-    return sorted(path.stem for path in SUITE_FOLDER.glob("*.toml"))
-
-
 def load_suite(name_or_file: str) -> Suite:
     """Read a suite by its name, or from a TOML file; raise UsageError naming what is wrong with it."""
-    path = SUITE_FOLDER / f"{name_or_file}.toml"
-    if name_or_file not in suite_names():
-        path = Path(name_or_file)
-        if path.suffix != ".toml" or not path.is_file():
-            raise unknown("suite", name_or_file, suite_names(), "or give the path of a .toml file")
-    try:
-        if path.stat().st_size > MAX_SUITE_BYTES:
-            raise UsageError(f"suite file {path} is larger than {MAX_SUITE_BYTES:,} bytes: that is no suite")
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"suite file {path} cannot be read: {error}".replace("\n", " ")) from error
-    return _parse(table, path)
+    path = suite_path(name_or_file)
+    return _parse(resolved_table(path), path)
 
 
 def _parse(table: dict[str, Any], path: Path) -> Suite:
