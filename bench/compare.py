@@ -11,10 +11,10 @@ from pathlib import Path
 
 from bench.commands import DONE, command
 from bench.data import list_datasets
+from bench.data_options import print_account, requests
 from bench.files import safe_name
 from bench.options import chosen_engine, chosen_resources, chosen_suite, parser
 from bench.registry import registered_methods
-from bench.running.cells import DataRequest
 from bench.running.interrupts import Interrupts
 from bench.running.lock import FolderLock
 from bench.running.provenance import RunClock
@@ -44,10 +44,11 @@ def compare(options: argparse.Namespace, interrupts: Interrupts) -> int:
 def run_suite(suite: Suite, options: argparse.Namespace, interrupts: Interrupts) -> int:
     """Run a suite with the command line's folders and resources; return the exit code."""
     resources = chosen_resources(options, suite)
-    requests = {name: DataRequest(name, options.data_dir, options.sensitive) for name in suite.datasets}
+    asked = requests(options, suite.datasets)
     store = Store(options.out or DEFAULT_OUT / safe_name(suite.name))
     clock = RunClock()
-    jobs = plan_jobs(suite, store, requests, resources)
+    jobs = plan_jobs(suite, store, asked, resources)
+    print_account(asked.values())
     with chosen_engine(options, resources) as engine:
         store.prepare()
         with FolderLock(store.out):

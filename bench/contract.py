@@ -5,6 +5,7 @@ A method is one file in ``bench/methods/`` (or in an outside package, through th
 and seed, the harness calls, in this order::
 
     method = SomeMethod(settings, device)
+    method.mutable = mask                       # (d,) bool; None, as it is by default: every feature may be changed
     method.build(input_shape, seed)             # an untrained network in method.model
     method.fit(data, context)                   # training split; validation split for early stopping only
     method.calibrate(x_val, y_val, seed)        # class-balancing threshold, on validation data
@@ -18,6 +19,9 @@ norm they are asked for. Normalisation and feature maps live inside ``method.mod
 A radius is a *promise*: every x' with ||x' - x||_p < radius (and x' in [0, 1]^d when the curve's domain is
 ``box``) is predicted sensitive, always (deterministic) or with confidence 1 - alpha over the method's own
 draws (probabilistic). When in doubt return a smaller radius, or ``Outcome.UNKNOWN``.
+
+Where ``mutable`` is set, x' differs from x in these features only. A method that takes no notice keeps its promise:
+its radius holds for more changes than are asked about. One that does sets ``respects_mutable``.
 """
 
 from abc import ABC, abstractmethod
@@ -134,7 +138,9 @@ class Method(ABC):
 
     Class attributes: ``name`` (used in suites, file names and rows), ``title`` (legends), ``reference`` (paper),
     ``guarantee``, ``Settings`` (a frozen dataclass whose defaults are the default recipe), ``space``, what tuning may
-    change of them (see bench.space), and ``batch_size``, how many test inputs it is given at once.
+    change of them (see bench.space), ``batch_size``, how many test inputs it is given at once, and
+    ``respects_mutable``, whether its certificates and the adversarial points behind ``radius_upper`` are for changes
+    of the mutable features only.
     """
 
     name: ClassVar[str]
@@ -144,10 +150,12 @@ class Method(ABC):
     Settings: ClassVar[type]
     batch_size: ClassVar[int] = 512
     space: ClassVar[SearchSpace] = SearchSpace()
+    respects_mutable: ClassVar[bool] = False
 
     settings: Any = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     model: nn.Module | None = field(default=None, repr=False)
+    mutable: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.settings is None:

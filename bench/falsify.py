@@ -71,7 +71,7 @@ def falsify(out: Path, data_dir: Path | None, effort: Effort) -> pd.DataFrame:
     """
     store = Store(out)
     record, radii, _ = store.read_run()
-    run = FinishedRun(store, record["configuration"]["sensitive"], data_dir)
+    run = FinishedRun(store, record["configuration"], data_dir)
     chosen = [
         (dict(zip(CURVE, key, strict=True)), sample(rows, effort.limit, *key))
         for key, rows in radii[radii["outcome"] == Outcome.CERTIFIED].groupby(CURVE, sort=True)

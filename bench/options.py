@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from bench.contract import NORMS, check_norms
+from bench.data_options import add_data_options, own_data
 from bench.errors import Parser, UsageError
 from bench.running.cells import Engine
 from bench.running.cluster import cluster_engine
@@ -37,6 +38,7 @@ def parser() -> Parser:
         help=f"one of {', '.join(suite_names())}, or a .toml file",
     )
     add("--datasets", nargs="+", metavar="NAME", help="instead of the suite's data sets")
+    add("--data", metavar="FILE", help="a data set of your own instead: .csv, .parquet or .npz")
     add(
         "--methods",
         nargs="+",
@@ -46,8 +48,7 @@ def parser() -> Parser:
     add("--norms", nargs="+", metavar="NORM", help=f"some of {' '.join(NORMS)}")
     add("--seeds", nargs="+", type=int, metavar="N", help="instead of the suite's seeds")
     add("--out", type=Path, metavar="DIR", help="output folder (default: out/SUITE)")
-    add("--data-dir", type=Path, metavar="DIR", help="folder with NAME.npz files or image folders")
-    add("--sensitive", metavar="CLASS", help="sensitive class of your own data set, by name or label")
+    add_data_options(top.add_argument_group("data").add_argument)
     add(
         "--device",
         default="auto",
@@ -77,9 +78,12 @@ def parser() -> Parser:
 
 def chosen_suite(options: argparse.Namespace) -> Suite:
     """Return the suite with the command line's changes laid over it."""
-    suite = load_suite(options.suite)
+    suite, own = load_suite(options.suite), own_data(options)
+    if own is not None and options.datasets:
+        raise UsageError("--data and --datasets do not go together: give one of them")
+    datasets = (own.name,) if own is not None else options.datasets or suite.datasets
     changes = {
-        "datasets": tuple(dict.fromkeys(options.datasets or suite.datasets)),
+        "datasets": tuple(dict.fromkeys(datasets)),
         "norms": check_norms(options.norms or suite.norms),
         "seeds": tuple(dict.fromkeys(options.seeds or suite.seeds)),
     }

@@ -54,11 +54,13 @@ def norm_exact(
     domain: str,
     settings: AttackSettings | None = None,
     seed: int = 0,
+    mutable: Tensor | None = None,
 ) -> Attacked:
     """Lower the score of x (N, *shape) within its own radius (N,) by projected steepest descent.
 
     radius may be inf only in the box, where it is the box's diameter. The step is the steepest one of the norm: a few
-    coordinates for l1, the gradient's direction for l2, its sign for linf. Raises UsageError for an unknown norm.
+    coordinates for l1, the gradient's direction for l2, its sign for linf. mutable: (*shape) bool, the only features
+    that move; None: all. Raises UsageError for an unknown norm.
     """
     if norm not in NORMS:
         raise unknown("norm", norm, NORMS)
@@ -69,10 +71,15 @@ def norm_exact(
     for attempt in range(settings.restarts):
         start = torch.zeros_like(x.flatten(1))
         if attempt:
-            start = torch.randn(start.shape, generator=generator).to(start)
+            start = _moving(torch.randn(start.shape, generator=generator).to(start), mutable)
             start = project(start * radius[:, None], radius, norm)
-        best = better(best, _descend(score, x, start, radius, norm, domain, settings))
+        best = better(best, _descend(score, x, start, radius, norm, domain, settings, mutable))
     return best
+
+
+def _moving(delta: Tensor, mutable: Tensor | None) -> Tensor:
+    """Return delta (N, d) without what moves features that are not mutable."""
+    return delta if mutable is None else delta * mutable.flatten().to(delta)
 
 
 def project(delta: Tensor, radius: Tensor, norm: str) -> Tensor:
@@ -117,6 +124,7 @@ def _descend(
     norm: str,
     domain: str,
     settings: AttackSettings,
+    mutable: Tensor | None,
 ) -> Attacked:
     best = Attacked(x, torch.full_like(radius, torch.inf))
     for step in range(settings.steps + 1):
@@ -131,7 +139,7 @@ def _descend(
             gradient = gradient.masked_fill(
                 (points <= 0) & (gradient > 0) | (points >= 1) & (gradient < 0), 0.0
             )
-        move = length[:, None] * steepest(gradient.flatten(1), norm)
+        move = length[:, None] * _moving(steepest(_moving(gradient.flatten(1), mutable), norm), mutable)
         delta = project((points.detach() - x).flatten(1) + move, radius, norm)
     return best
 

@@ -75,11 +75,12 @@ def smallest_adversarial(target: Target, settings: AttackSettings) -> np.ndarray
             target.norm,
             target.domain,
             target.seed + level,
+            target.mutable,
         )
         points = norm_exact(
-            part.method.score, part.x, part.radius, part.norm, part.domain, settings, part.seed
+            part.method.score, part.x, part.radius, part.norm, part.domain, settings, part.seed, part.mutable
         ).points
-        broken = part.not_sensitive(points)
+        broken = part.not_sensitive(points) & part.allowed(points)
         if broken.any():
             hit = Target(part.method, part.x[broken], part.radius[broken], part.norm, part.domain, part.seed)
             found[todo[broken]] = hit.distances(_pulled_back(hit, points[broken]))

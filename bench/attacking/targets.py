@@ -35,6 +35,7 @@ class Target:
     norm: str
     domain: str
     seed: int
+    mutable: Tensor | None = None
 
     def distances(self, points: Tensor) -> Tensor:
         """Return how far points (N, *shape) are from their inputs: (N,) float64."""
@@ -46,8 +47,14 @@ class Target:
         return (self.method.predict(points, derive_seed(self.seed, "judge")) == 0).cpu()
 
     def failures(self, points: Tensor) -> Tensor:
-        """Say which points (N, *shape) lie in the ball and are called not sensitive: bool (N,)."""
-        return self.not_sensitive(points) & (self.distances(points) <= self.radius)
+        """Say which points (N, *shape) are allowed, lie in the ball and are called not sensitive: bool (N,)."""
+        return self.not_sensitive(points) & (self.distances(points) <= self.radius) & self.allowed(points)
+
+    def allowed(self, points: Tensor) -> Tensor:
+        """Say which points (N, *shape) differ from their inputs in mutable features only: bool (N,)."""
+        if self.mutable is None:
+            return torch.ones(len(points), dtype=torch.bool)
+        return (points == self.x)[:, ~self.mutable].all(dim=1).cpu()
 
     def only_rounding(self, points: Tensor) -> Tensor:
         """Say which points (N, *shape) a deterministic method calls sensitive when it computes in float64: bool (N,).
@@ -69,7 +76,7 @@ class Target:
         from one start.
         """
         best = norm_exact(
-            self.method.score, self.x, self.radius, self.norm, self.domain, settings, self.seed
+            self.method.score, self.x, self.radius, self.norm, self.domain, settings, self.seed, self.mutable
         ).points
         tried = settings.restarts * len(self.x)
         chosen = torch.nonzero(torch.isfinite(self.radius)).flatten()[:library]
@@ -85,15 +92,18 @@ class Target:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run whose methods can be rebuilt. Raises UsageError where data or trained weights are missing."""
+    """A finished run whose methods can be rebuilt; configuration: of its run.json.
+
+    Raises UsageError where data or trained weights are missing.
+    """
 
     store: Store
-    sensitive: str | None
+    configuration: Mapping[str, Any]
     data_dir: Path | None
 
     def data(self, dataset: str) -> Dataset:
         """Return a data set of the run."""
-        return cached_dataset(DataRequest(dataset, self.data_dir, self.sensitive))
+        return cached_dataset(DataRequest.of_run(self.configuration, dataset, self.data_dir))
 
     def target(self, rows: pd.DataFrame, curve: Mapping[str, Any]) -> Target:
         """Return the certificates in ``rows``, all of one curve and seed; rows without a radius have radius 0."""
@@ -102,7 +112,7 @@ class FinishedRun:
         x = torch.from_numpy(data.x_test[rows["index"].to_numpy()])
         radius = torch.from_numpy(rows["radius"].fillna(0.0).to_numpy(dtype=float))
         seed = derive_seed("falsify", *curve.values())
-        return Target(method, x, radius, curve["norm"], curve["domain"], seed)
+        return Target(method, x, radius, curve["norm"], curve["domain"], seed, method.mutable)
 
 
 def load_method(store: Store, data: Dataset, dataset: str, method_id: str, seed: int) -> Method:
@@ -122,6 +132,7 @@ def load_method(store: Store, data: Dataset, dataset: str, method_id: str, seed:
     else:
         kind = get_method(meta["method"])
         method = kind(from_table(kind.Settings, meta["settings"], f"settings stored in {cell.path.name}"))
+    method.mutable = None if data.mutable is None else torch.from_numpy(data.mutable)
     method.build(data.input_shape, seed=0)
     method.load_state(state)
     method.model.eval()

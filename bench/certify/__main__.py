@@ -17,10 +17,12 @@ from bench.certify.choice import CERTIFICATES, Noise, choose, described, methods
 from bench.certify.kept import keep
 from bench.commands import command
 from bench.contract import NORMS, Method, Outcome, check_norms
-from bench.data import Dataset, load_dataset
+from bench.data import Dataset
+from bench.data_options import add_data_options, own_data, print_account
 from bench.errors import Parser, UsageError
 from bench.model_files import ModelFile, open_model
 from bench.options import chosen_devices
+from bench.running.cells import cached_dataset
 from bench.running.evaluate import Evaluation, describe, failed
 from bench.running.finish import finish_cells
 from bench.running.lock import FolderLock
@@ -43,7 +45,7 @@ def parser() -> Parser:
     )
     add = top.add_argument
     add("--model", type=Path, required=True, metavar="FILE", help="the trained network")
-    add("--data", required=True, metavar="FILE.npz|NAME", help="own data set, or one that --list names")
+    add("--data", required=True, metavar="FILE|NAME", help="own .npz, .csv or .parquet, or a NAME")
     add("--norms", nargs="+", default=NORMS, metavar="NORM", help=f"some of {' '.join(NORMS)}")
     add(
         "--certificates",
@@ -51,7 +53,6 @@ def parser() -> Parser:
         metavar="NAME",
         help=f"some of {', '.join(CERTIFICATES)} (default: all that apply, but no smoothing)",
     )
-    add("--sensitive", metavar="CLASS", help="sensitive class of the data, by name or label")
     add(
         "--sensitive-logit",
         type=int,
@@ -79,8 +80,8 @@ def parser() -> Parser:
     )
     add("--trust", action="store_true", help="load TorchScript and torch.export files, which can run code")
     add("--device", default="auto", metavar="auto|cpu|cuda[:i]", help="where to compute (default: auto)")
-    add("--data-dir", type=Path, metavar="DIR", help="where the data set NAME is")
     add("--out", type=Path, metavar="DIR", help="output folder (default: out/certify/MODEL)")
+    add_data_options(top.add_argument_group("data").add_argument)
     return top
 
 
@@ -91,7 +92,8 @@ def certify(options: argparse.Namespace) -> int:
     if options.inputs < 0 or not options.seconds > 0:
         raise UsageError("--inputs must be 0 (all) or more, and --seconds a number > 0")
     device = torch.device(chosen_devices(options.device)[0])
-    data, data_dir = _load(options)
+    request = own_data(options)
+    data = cached_dataset(request)
     model = open_model(
         options.model,
         data.input_shape,
@@ -103,6 +105,7 @@ def certify(options: argparse.Namespace) -> int:
     )
     against = obstacles(model.score, data.input_shape)
     chosen = choose(options.certificates, against, noise)
+    print_account([request])
     print("\n".join([*_said(options.model, model, data), described(against, chosen)]), flush=True)
     store = Store(options.out or DEFAULT_OUT / options.model.stem)
     store.prepare()
@@ -119,26 +122,17 @@ def certify(options: argparse.Namespace) -> int:
         text = finish_cells(
             store,
             cells,
-            _configuration(options, data, norms),
+            {**_configuration(options, data, norms), **request.record()},
             _metadata(methods, options.model),
             clock,
-            data_dir,
+            request.data_dir,
+            data if request.table is not None else None,
         )
     print(f"\n{text}")
     _warn_if_reversed(pd.read_csv(store.out / SUMMARY))
     for reason in errors:
         print(f"failed: {reason}", file=sys.stderr)
     return 1 if errors else 0
-
-
-def _load(options: argparse.Namespace) -> tuple[Dataset, Path | None]:
-    """The data set, and the folder it was found in."""
-    path = Path(options.data)
-    if path.suffix != ".npz":
-        return load_dataset(options.data, options.data_dir, options.sensitive), options.data_dir
-    if not path.is_file():
-        raise UsageError(f"data file {options.data!r} does not exist: give --data an .npz file or a NAME")
-    return load_dataset(path.stem, path.parent, options.sensitive), path.parent
 
 
 def _said(path: Path, model: ModelFile, data: Dataset) -> list[str]:
@@ -199,7 +193,6 @@ def _configuration(options: argparse.Namespace, data: Dataset, norms: tuple[str,
         "title": f"Certificates of {options.model.name}",
         "reduced": "" if used == len(data.y_test) else f"{used} of {len(data.y_test)} test inputs",
         "datasets": [data.name],
-        "sensitive": options.sensitive,
         "norms": norms,
         "seeds": [0],
         **{name: getattr(options, name) for name in ("threshold", "output", "sigma", "draws", "seconds")},

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +16,21 @@ VALIDATION_SHARE_SMALL = 0.2
 CHUNK = 256
 
 
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: features ``start`` to ``stop`` (one, or one for each category) and its own range.
+
+    low, span: of the training rows, in the column's units; feature = (value - low) / span. None where not known.
+    """
+
+    name: str
+    kind: Literal["number", "category"]
+    start: int
+    stop: int
+    low: float | None = None
+    span: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A binary data set with one sensitive class.
@@ -23,6 +39,8 @@ class Dataset:
     ``classes``: names of the sensitive and of the other class. ``source``: where it came from.
     ``sha256``: hash of the arrays, so that results can be tied to their data. ``place``: the sensitive class's among
     the two labels in increasing order, as in the logits of a classifier trained on them; 1 where there are more labels.
+    ``mutable``: (d,) bool, the features that an adversary can change; None: all. ``columns``: of a table, as its file
+    has them. ``account``: what was made of a table (split, columns), in lines for people.
     """
 
     name: str
@@ -38,6 +56,9 @@ class Dataset:
     y_test: np.ndarray = field(repr=False)
     feature_names: tuple[str, ...] | None = field(default=None, repr=False)
     place: int = 1
+    mutable: np.ndarray | None = field(default=None, repr=False)
+    columns: tuple[Column, ...] | None = field(default=None, repr=False)
+    account: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

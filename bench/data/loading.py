@@ -2,13 +2,14 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import numpy as np
 
 from bench.data.catalog import KNOWN, Known
+from bench.data.columns import with_immutable
 from bench.data.dataset import Dataset, assemble
 from bench.data.downloads import REMOTES, default_cache_dir, download
 from bench.data.embedded import EMBEDDED
@@ -16,6 +17,7 @@ from bench.data.families import is_families, read_families
 from bench.data.folders import read_folder
 from bench.data.npz import OPTIONAL, REQUIRED, read_npz
 from bench.data.raw import RawData, check, reason, restrict
+from bench.data.table_options import TableOptions
 from bench.errors import UsageError, unknown
 
 GROUP = "certbench.datasets"
@@ -28,6 +30,8 @@ def load_dataset(
     sensitive: str | int | None = None,
     cache_dir: str | Path | None = None,
     mirror: str | None = None,
+    table: TableOptions | None = None,
+    immutable: Sequence[str] = (),
 ) -> Dataset:
     """Return the data set ``name`` with its three splits; label 1 is the sensitive class.
 
@@ -35,12 +39,30 @@ def load_dataset(
     sensitive class, or gives its label id; against several others it stands alone. The search goes through the
     embedded sets, ``data_dir`` (default: BENCH_DATA_DIR) with NAME.npz or a folder NAME/, data sets registered by
     installed packages, and the public downloads, kept in ``cache_dir`` (default: BENCH_CACHE_DIR, else the
-    platform's). ``mirror`` (default: BENCH_MIRROR) is another address to download from.
+    platform's). ``mirror`` (default: BENCH_MIRROR) is another address to download from. With ``table`` the data set is
+    a .csv or .parquet file in ``data_dir``. ``immutable`` names columns that no adversary changes.
 
     Raises UsageError, one line, for every name, file, folder or download that does not work.
     """
+    return with_immutable(_load(name, data_dir, sensitive, cache_dir, mirror, table), immutable)
+
+
+def _load(
+    name: str,
+    data_dir: str | Path | None,
+    sensitive: str | int | None,
+    cache_dir: str | Path | None,
+    mirror: str | None,
+    table: TableOptions | None,
+) -> Dataset:
     base, pair = _parse_name(name)
     folder = find_data_dir(data_dir)
+    if table is not None:
+        from bench.data.tables import load_table  # scikit-learn takes a second to import
+
+        if folder is None:
+            raise UsageError(f"{table.file} is needed again: give --data-dir the folder that holds it")
+        return load_table(name, folder, table, sensitive)
     found = _find(base, folder, cache_dir, mirror)
     if isinstance(found, Dataset):
         return _as_registered(found, name, sensitive)

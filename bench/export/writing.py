@@ -79,7 +79,7 @@ def write_questions(out: Path, wanted: Wanted, data_dir: Path | None) -> Written
         name = safe_name("_".join(map(str, key)))
         onnx = Path("onnx") / f"{name}.onnx"
         try:
-            data = cached_dataset(DataRequest(key[0], data_dir, run["configuration"].get("sensitive")))
+            data = cached_dataset(DataRequest.of_run(run["configuration"], key[0], data_dir))
             write_onnx(load_method(store, data, *key), data.input_shape, folder / onnx)
         except (UsageError, DamagedFileError) as error:
             left_out.append(f"{key[1]} on {key[0]}: {error}")

@@ -77,7 +77,7 @@ def find_adversarials(out: Path, run: Mapping[str, Any], radii: pd.DataFrame, da
         rows = pd.concat(extremes(rows).values())
         curve = [*key, int(rows["seed"].iloc[0])]
         try:
-            request = DataRequest(key[0], data_dir, run["configuration"].get("sensitive"))
+            request = DataRequest.of_run(run["configuration"], key[0], data_dir)
             data = cached_dataset(request)
             method = load_method(Store(out), data, key[0], key[1], curve[-1])
         except (UsageError, DamagedFileError) as error:
@@ -104,7 +104,7 @@ def nearest(
     points, found = x.clone(), torch.zeros(len(x), dtype=torch.bool)
     shape = (-1,) + (1,) * (x.dim() - 1)
     for _ in range(DOUBLINGS):
-        tried = norm_exact(method.score, x, size, norm, domain, SETTINGS, seed).points
+        tried = norm_exact(method.score, x, size, norm, domain, SETTINGS, seed, method.mutable).points
         new = (method.predict(tried, seed) == 0) & ~found
         points, found = torch.where(new.view(shape), tried, points), found | new
         size = torch.where(found, size, (2 * size).clamp(max=diameter))

@@ -51,7 +51,7 @@ def write_report(out: Path, data_dir: Path | None = None, attack: bool = False) 
     library = _library()
     if attack:
         find_adversarials(out, run, radii, data_dir)
-    pictures = Pictures(out, data_dir, run["configuration"].get("sensitive"))
+    pictures = Pictures(out, data_dir, run["configuration"])
     content = report_content(out, run, radii, predictions, pictures)
     rows = _packed_rows(radii)
     page = _page(content, library, base64.b64encode(rows).decode())

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,12 @@ FULL = "Some images are left out to keep this page small."
 class Pictures:
     """Chooses the inputs to show and collects the pictures of one data set after another.
 
-    out: the run's folder; data_dir, sensitive: how its data sets were loaded.
+    out: the run's folder; data_dir, configuration (of its run.json): how its data sets were loaded.
     """
 
     out: Path
     data_dir: Path | None
-    sensitive: str | None
+    configuration: Mapping[str, Any]
     spent: int = 0
     note: str = ""
     found: dict[str, int] = field(default_factory=dict)
@@ -69,7 +70,7 @@ class Pictures:
 
     def _load(self, name: str) -> Dataset | str:
         try:
-            return cached_dataset(DataRequest(name, self.data_dir, self.sensitive))
+            return cached_dataset(DataRequest.of_run(self.configuration, name, self.data_dir))
         except UsageError as error:
             return str(error)
 

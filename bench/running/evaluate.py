@@ -96,6 +96,7 @@ class Evaluation:
 
     def _fit(self, test_index: np.ndarray) -> None:
         plan, data = self.plan, self.data
+        self.method.mutable = None if data.mutable is None else self._tensor(data.mutable)
         self.method.build(data.input_shape, plan.seed_for("build"))
         splits = (data.x_train, data.y_train, data.x_val, data.y_val)
         context = FitContext(plan.seed_for("fit"), self.scratch.checkpoint, self.scratch.progress)
@@ -144,7 +145,7 @@ class Evaluation:
         def certify(start: int, batch: Tensor) -> dict[str, np.ndarray]:
             seed = self.plan.seed_for("certify", curve.certificate, curve.domain, start)
             radii = self.method.certify(batch, curve, norms, seed)
-            checked = {norm: checked_radii(radii, norm, len(batch)) for norm in norms}
+            checked = {norm: self._within_reach(checked_radii(radii, norm, len(batch))) for norm in norms}
             return {name: array for norm in norms for name, array in packed(checked[norm], norm).items()}
 
         name = safe_name(f"certify-{curve.certificate}-{curve.domain}")
@@ -156,6 +157,12 @@ class Evaluation:
             self.errors.append(reason)
             return {norm: Radii.without(len(index), Outcome.ERROR, reason) for norm in norms}, 0.0
         return {norm: unpacked(arrays, norm) for norm in norms}, seconds
+
+    def _within_reach(self, radii: Radii) -> Radii:
+        """Forget adversarial points that may have moved a feature which nobody can change."""
+        if self.data.mutable is not None and not self.method.respects_mutable:
+            radii.radius_upper = None
+        return radii
 
     def _unsupported(self, curve: Curve, norm: str, count: int) -> Radii:
         reason = f"{self.method.title} issues no {curve.certificate} certificate in {norm}"

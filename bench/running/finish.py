@@ -7,15 +7,17 @@ from typing import Any
 import pandas as pd
 
 from bench.claim import write_claim
+from bench.data import Dataset
 from bench.figures.run_figures import draw_run
 from bench.files import plain
 from bench.report import write_report
-from bench.running.cells import CellJob
+from bench.running.cells import CellJob, cached_dataset
 from bench.running.provenance import RunClock, run_record
 from bench.running.runner import Resources
-from bench.store import CURVES, SUMMARY, CellFolder, Store
+from bench.store import CURVES, ORIGINAL_UNITS, SUMMARY, TABLE_COLUMNS, CellFolder, Store
 from bench.suite import Suite
 from bench.tables.curves import certified_curves, envelopes
+from bench.tables.original_units import columns_table, in_original_units, render_original_units
 from bench.tables.summary import summarise
 from bench.tables.summary_text import render_summary
 
@@ -24,9 +26,11 @@ def finish_run(
     store: Store, suite: Suite, jobs: Sequence[CellJob], resources: Resources, clock: RunClock
 ) -> str:
     """Write everything but the cells themselves into the output folder; return the text for the terminal."""
-    configuration = {**plain(suite), "sensitive": jobs[0].data.sensitive, "resources": plain(resources)}
+    request = jobs[0].data
+    configuration = {**plain(suite), **plain(request.record()), "resources": plain(resources)}
     folders = [job.folder for job in jobs]
-    return finish_cells(store, folders, configuration, method_metadata(suite), clock, jobs[0].data.data_dir)
+    table = cached_dataset(request) if request.table is not None else None
+    return finish_cells(store, folders, configuration, method_metadata(suite), clock, request.data_dir, table)
 
 
 def finish_cells(
@@ -36,11 +40,12 @@ def finish_cells(
     methods: Mapping[str, Mapping[str, Any]],
     clock: RunClock,
     data_dir: Path | None,
+    table: Dataset | None = None,
 ) -> str:
     """As ``finish_run``, for finished cells of any origin.
 
     configuration: what run.json records; its ``radii``, if any, are named in the summary. methods: by id, in the order
-    of the legends, see ``method_metadata``.
+    of the legends, see ``method_metadata``. table: the run's data set if its columns have units of their own.
     """
     radii, predictions = store.merge(cells)
     curves = certified_curves(radii)
@@ -48,11 +53,16 @@ def finish_cells(
     store.write_table(CURVES, pd.concat([curves, envelopes(curves, families)], ignore_index=True))
     summary = summarise(radii, predictions, configuration.get("radii"))
     store.write_table(SUMMARY, summary)
+    if table is not None:
+        store.write_table(TABLE_COLUMNS, columns_table(table))
+        store.write_table(ORIGINAL_UNITS, in_original_units(summary, table))
     store.write_run(run_record(configuration, methods, radii, clock))
     write_claim(store.out)
     figures = draw_run(store.out)
     report = write_report(store.out, data_dir)
-    return f"{render_summary(summary)}\n\n{closing_lines(store.out, report, figures)}"
+    units = render_original_units(summary, table) if table is not None else ""
+    parts = [render_summary(summary), units, closing_lines(store.out, report, figures)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def method_metadata(suite: Suite) -> dict[str, dict[str, Any]]:

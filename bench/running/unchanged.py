@@ -18,17 +18,19 @@ from bench.store import (
     CLAIM_TEXT,
     CURVES,
     FIGURES,
+    ORIGINAL_UNITS,
     PREDICTIONS,
     RADII,
     RUN,
     SUMMARY,
+    TABLE_COLUMNS,
     Store,
     read_verified,
 )
 from bench.suite import Suite
 
 MARK = "finished.json"
-TABLES = (RADII, PREDICTIONS, CURVES, SUMMARY, RUN, CLAIM, CLAIM_TEXT)
+TABLES = (RADII, PREDICTIONS, CURVES, SUMMARY, TABLE_COLUMNS, ORIGINAL_UNITS, RUN, CLAIM, CLAIM_TEXT)
 MADE = (*TABLES, "report.html")
 # What the report shows, but another command writes.
 SHOWN = ("falsify.csv",)
@@ -39,7 +41,7 @@ NOT_OURS = "_bracket."
 def made_from(store: Store, suite: Suite, jobs: Sequence[CellJob]) -> str:
     """Return a hash of the finished cells, of what the tables say of them, and of this package's code."""
     digest = hashlib.sha256(json.dumps(plain(suite), sort_keys=True).encode())
-    digest.update(f"{store.out}\0{jobs[0].data.sensitive}".encode())
+    digest.update(f"{store.out}\0{json.dumps(plain(jobs[0].data.record()), sort_keys=True)}".encode())
     package = Path(__file__).parent.parent
     sources = sorted(path for kind in ("*.py", "static/*") for path in package.rglob(kind) if path.is_file())
     shown = [store.out / name for name in SHOWN if (store.out / name).exists()]
