@@ -64,7 +64,7 @@ def test_an_unknown_option_is_one_line_and_exit_code_2(name, capsys):
 
 
 FULL = {
-    "bench.certify": ("bench.certify.__main__._load", ["--model", "m.onnx", "--data", "d.npz"]),
+    "bench.certify": ("bench.certify.__main__.own_data", ["--model", "m.onnx", "--data", "d.npz"]),
     "bench.export": ("bench.export.__main__.write_questions", ["out"]),
     "bench.falsify": ("bench.falsify.falsify", ["out"]),
     "bench.report": ("bench.report.__main__.write_report", ["out"]),
