@@ -136,3 +136,7 @@ class _PreActivationBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         active = self.activate(x)
         return self.body(active) + self.shortcut(active if self.changes_shape else x)
+
+
+# Modules that add up nothing themselves, but join what their layers return, number by number.
+BLOCKS = (_PostActivationBlock, _PreActivationBlock)

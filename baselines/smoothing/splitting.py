@@ -16,15 +16,21 @@ classifier is shown the middle of cells, u = 1/2. Then x~ depends on x through w
 
 s_i is uniform on the real interval, so, unlike the paper's version, the guarantee covers *every* x' in R^d, not only
 those on the grid; at inputs on the grid p(x), and so the radius, is the paper's.
+
+All this needs *one* base classifier: the same x~ must get the same vote at x and at every x', whatever batch it is
+computed in. Votes are therefore cast in float64 by a copy of the network whose sums are exact (``exact_sums``), or,
+where a layer is not known to it, by the network in float64 on one x~ at a time.
 """
 
+import copy
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from baselines.smoothing.exact_sums import exact_sums
 
 LEVELS = 255
 # 255 x of an x = k / 255 stored in float32 is this close to k; such inputs are taken to lie on the grid.
@@ -66,7 +72,7 @@ class SplittingClassifier(nn.Module):
         self.register_buffer("offset", torch.randint(self.period, (math.prod(input_shape),)))
 
     def forward(self, split: Tensor) -> Tensor:
-        """Return (N,) scores of inputs (N, *shape) that are already split."""
+        """Return (N,) scores of inputs (N, *shape) that are already split, for training and attacks; see ``share``."""
         return self.network(split) - self.threshold
 
     def random_split(self, x: Tensor) -> Tensor:
@@ -81,10 +87,10 @@ class SplittingClassifier(nn.Module):
 
         Inputs within float32 rounding of the grid are taken to lie on it, here and in :meth:`radius`.
         """
-        shares = []
+        shares, voter = [], _Voter(self.network)
         for cell, fraction in zip(*_cells(x.flatten(1)), strict=True):
             pieces = self._pieces(cell, fraction)
-            votes = torch.cat([scores > 0 for scores in self._scores(cell, fraction, pieces)])
+            votes = self._scores(voter, cell, fraction, pieces) > self.threshold.double()
             shares.append(float(pieces.length[votes].sum()) / self.period)
         return np.array(shares)
 
@@ -103,7 +109,8 @@ class SplittingClassifier(nn.Module):
         kept = torch.linspace(0, self.period - 1, min(shifts, self.period), device=x.device).round().long()
         pieces = _Pieces(kept, torch.full_like(kept, 0.5, dtype=torch.float64), torch.ones_like(kept))
         cells = zip(*_cells(x.flatten(1)), strict=True)
-        return torch.stack([torch.cat(list(self._scores(*one, pieces))).median() for one in cells])
+        voter = _Voter(self.network)
+        return torch.stack([self._scores(voter, *one, pieces).median() for one in cells]) - self.threshold
 
     def _pieces(self, cell: Tensor, fraction: Tensor) -> _Pieces:
         """List the pieces of one input: whole j, cut where a coordinate off the grid changes its interval."""
@@ -117,14 +124,20 @@ class SplittingClassifier(nn.Module):
         end = torch.where(shift.diff(append=shift.new_tensor([-1])) == 0, start.roll(-1), 1.0)
         return _Pieces(shift, start, end - start)
 
-    def _scores(self, cell: Tensor, fraction: Tensor, pieces: _Pieces) -> Iterator[Tensor]:
-        """Yield the scores of one input's pieces in batches of a fixed size."""
+    def _scores(self, voter: "_Voter", cell: Tensor, fraction: Tensor, pieces: _Pieces) -> Tensor:
+        """Return (P,) float64, the network's scores of one input's pieces, computed in batches."""
         rows = max(1, BATCH_BYTES // (32 * cell.numel()))
-        dtype = next(self.network.parameters()).dtype
-        for shift, start in zip(pieces.shift.split(rows), pieces.start.split(rows), strict=True):
-            split = self._split(cell, fraction, shift[:, None], start[:, None])
-            with torch.inference_mode():
-                yield self(split.to(dtype).reshape(-1, *self.input_shape))
+        batches = zip(pieces.shift.split(rows), pieces.start.split(rows), strict=True)
+        return torch.cat(
+            [
+                voter(
+                    self._split(cell, fraction, shift[:, None], start[:, None])
+                    .double()
+                    .reshape(-1, *self.input_shape)
+                )
+                for shift, start in batches
+            ]
+        )
 
     def _split(self, cell: Tensor, fraction: Tensor, shift: Tensor, start: Tensor) -> Tensor:
         """Return the middles (P, d) of the intervals that hold x for j = shift (P, 1) and u just above start (P, 1).
@@ -136,6 +149,23 @@ class SplittingClassifier(nn.Module):
         below = cell.float() - (fraction <= start).float()
         low = cut + self.period * torch.floor((below - cut) / self.period) + 0.5
         return (low.clamp(0, LEVELS) + (low + self.period).clamp(0, LEVELS)) / (2 * LEVELS)
+
+
+class _Voter:
+    """Scores of a network that depend on nothing but the input they are of, not on the batch that it is in."""
+
+    def __init__(self, network: nn.Module) -> None:
+        exact = exact_sums(network)
+        self.one_by_one = exact is None
+        self.network = copy.deepcopy(network).double().eval() if exact is None else exact
+
+    def __call__(self, split: Tensor) -> Tensor:
+        """Return (P,) float64 scores of split inputs (P, *shape)."""
+        with torch.inference_mode():
+            if not self.one_by_one:
+                return self.network(split)
+            # Cloned, so that each has the same place in memory, which some operators go by.
+            return torch.cat([self.network(one.clone()).reshape(1) for one in split.split(1)])
 
 
 def _cells(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -94,5 +94,6 @@ class SmoothingSplitting(Method):
         An input and its split copy then differ by at most one level per coordinate; taking what that can change off the
         score keeps the smoothed classifier on the safe side of the plane.
         """
-        network = LinearScore(weight, bias - float(weight.abs().sum()) / LEVELS)
+        linear = LinearScore(weight, bias - float(weight.abs().sum()) / LEVELS).linear
+        network = nn.Sequential(nn.Flatten(), linear, nn.Flatten(0))
         self.model = SplittingClassifier(network, weight.shape, period=1).to(self.device).eval()

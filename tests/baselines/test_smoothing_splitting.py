@@ -1,5 +1,6 @@
 """Splitting noise: the exact average against brute force, exhaustive search of perturbations, bits, all 256 levels."""
 
+import copy
 import itertools
 import math
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.networks import build_network
+from baselines.smoothing.exact_sums import exact_sums
 from baselines.smoothing.splitting import LEVELS, SplittingClassifier, splitting_period
 
 
@@ -133,6 +135,87 @@ def test_share_is_lipschitz_in_l1():
     other[:150] = x[:150] + 0.01 * (other[:150] - 0.5)
     distance = (x - other).abs().sum(dim=1).numpy() * LEVELS / 50
     assert (np.abs(model.share(x) - model.share(other)) <= distance + 1e-4).all()
+
+
+class Unlisted(nn.Module):
+    """A layer that the suite does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x).tanh()
+
+
+@pytest.mark.parametrize(("middle", "networks"), [(nn.ReLU, 12), (Unlisted, 1)])
+def test_a_score_of_nearly_zero_votes_the_same_wherever_it_is_computed(middle, networks):
+    """The threshold is one of the scores: in float32 its vote depended on the batch, and so on the other cuts."""
+    rng = np.random.default_rng(0)
+    for seed in range(networks):
+        torch.manual_seed(seed)
+        dim, period = int(rng.integers(2, 7)), int(rng.integers(50, 400))
+        network = nn.Sequential(nn.Linear(dim, 8), middle(), nn.Linear(8, 1), nn.Flatten(0))
+        with torch.no_grad():
+            network[2].weight.mul_(5)
+        model = SplittingClassifier(network, (dim,), period).eval()
+        x = (torch.rand(6, dim) * LEVELS).round() / LEVELS
+        model.threshold.fill_(model.median_score(x, 100).median())
+        share = model.share(x)
+        for _ in range(10):
+            moved = torch.from_numpy(rng.laplace(size=x.shape) * (rng.random(x.shape) < 0.5))
+            moved *= 1e-3 * torch.rand(6, 1) / moved.abs().sum(dim=1, keepdim=True).clamp(min=1e-9)
+            allowed = (moved.abs().sum(dim=1).numpy() * LEVELS + 2 * dim * 2e-5) / period + 1e-9
+            assert (np.abs(model.share(x.double() + moved) - share) <= allowed).all()
+
+
+@pytest.mark.parametrize("name", ["mlp", "convnet", "resnet18", "wrn40_2"])
+def test_a_network_with_exact_sums_is_the_network_and_gives_the_same_bits_in_any_batch(name):
+    torch.manual_seed(0)
+    network = build_network(name, (1, 9, 9), hidden=(20, 30), std=0.3).eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.running_mean)
+            nn.init.uniform_(layer.running_var, 0.5, 2.0)
+    x = torch.rand(7, 1, 9, 9, dtype=torch.float64) * torch.logspace(-3, 3, 7).view(-1, 1, 1, 1)
+    exact = exact_sums(network)
+    with torch.no_grad():
+        together = exact(x)
+        expected = copy.deepcopy(network).double()(x)
+        assert (together - expected).abs().max() < 1e-5 * expected.abs().max()
+        assert torch.equal(torch.cat([exact(x[i : i + 1]) for i in range(7)]), together)
+        # Any order of the sums: coordinates of the input of a dense layer in another order.
+        layer, whole = exact_sums(nn.Linear(500, 3)), torch.randn(9, 500, dtype=torch.float64)
+        order = torch.randperm(500)
+        found = layer(whole)
+        layer[0].weight = layer[0].weight[:, order]
+        assert torch.equal(layer(whole[:, order]), found)
+        whole[:, 0], layer[0].bias = torch.inf, None
+        assert layer(torch.zeros(2, 500).double()).abs().max() == 0
+
+
+def test_layers_whose_sums_are_not_known_are_not_taken_for_exact():
+    shared = nn.Linear(8, 8)
+    known = nn.Sequential(shared, nn.ReLU(), shared)
+    assert not any(isinstance(layer, nn.Linear) for layer in exact_sums(known).modules())
+    hooked = nn.Linear(2, 1)
+    hooked.register_forward_hook(lambda _layer, _inputs, output: 2 * output)
+
+    class Derived(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sum(dim=1)
+
+    unknown = [
+        Unlisted(),
+        hooked,
+        Derived(2, 1),
+        nn.Softmax(1),
+        nn.AvgPool2d(2),
+        nn.BatchNorm2d(3, affine=False),
+    ]
+    unknown += [nn.AdaptiveAvgPool2d(2), nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular")]
+    for layer in unknown:
+        assert exact_sums(nn.Sequential(nn.Flatten(), nn.Sequential(layer))) is None
 
 
 def test_training_noise_and_certified_noise_agree():
