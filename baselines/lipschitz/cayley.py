@@ -48,9 +48,9 @@ class CayleyLinear(CachedWeight):
         """Return the spectral norm of W."""
         return spectral_norm(self.weight())
 
-    def bound_from_l1(self) -> float:
-        """Return the length of the longest column of W: ||W v||_2 <= that times ||v||_1, with equality for some v."""
-        return self.weight().detach().double().norm(dim=0).max().item()
+    def bound_from(self, norm: str) -> float:
+        """Bound ||W v||_2 per unit of v: from l1 the longest column of W, exactly; inf for a norm not known."""
+        return self.weight().detach().double().norm(dim=0).max().item() if norm == "l1" else math.inf
 
 
 class CayleyConv2d(CachedWeight):

@@ -13,6 +13,7 @@ from baselines.lipschitz.networks import ChannelPad, ConvexResidual, LipschitzNe
 
 # Layers that increase no distance in any norm: they move, copy, sort or translate coordinates.
 ONE_LIPSCHITZ = (nn.Flatten, nn.PixelUnshuffle, nn.ZeroPad2d, ChannelPad, MaxMin, MeanShift)
+ORDER = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
 # Relative shave for the rounding of the constants (eigenvalues of n rows err by about n 1e-16).
 BOUND_SLACK = 1e-9
 # Rounding of a float64 score, per unit of input length: a layer of d inputs errs by less than d sqrt(d) 1e-16.
@@ -22,8 +23,8 @@ SCORE_SLACK = 1e-10
 def certify(network: LipschitzNetwork, x: Tensor, norms: Sequence[str]) -> dict[str, Tensor]:
     """Return norm -> (N,) float64 radii in the units of x, 0 where the score is not positive (domain free).
 
-    Native in ``network.norm``; converted ones use ||v||_inf <= ||v||_2 <= ||v||_1 and ||v||_2 <= sqrt(d) ||v||_inf, and
-    from l1 to l2 the longest column of a dense first layer, which is shorter than 1 when that layer narrows.
+    Native in ``network.norm``. The others are converted by ||v||_q <= max(1, d^(1/q - 1/p)) ||v||_p, or by the constant
+    that the first layer has from the other norm (``bound_from``) where that is smaller.
     Raises ValueError unless the network is in float64 and in evaluation mode: ``network.double().eval()``.
     """
     if network.training or network.threshold.dtype != torch.float64:
@@ -39,37 +40,54 @@ def certify(network: LipschitzNetwork, x: Tensor, norms: Sequence[str]) -> dict[
 
 
 def lipschitz_bound(module: nn.Module, norm: str) -> float:
-    """Bound the Lipschitz constant of a module in a norm ("l2" or "linf") by the product of its layers' bounds.
+    """Bound the Lipschitz constant of a module from a norm ("l1", "l2" or "linf") to the one its last layer ends in.
 
-    Computed from the weights in use, not assumed. Raises ValueError for a layer whose constant in that norm is unknown.
+    The product of its layers' bounds, computed from the weights in use, not assumed. Raises ValueError for a layer
+    whose constant from the norm that reaches it is unknown.
     """
+    return _bound(module, norm)[0]
+
+
+def _bound(module: nn.Module, norm: str) -> tuple[float, str]:
+    """The bound from ``norm``, and the norm that distances are measured in behind the module."""
     if isinstance(module, nn.Sequential):
-        return math.prod(lipschitz_bound(layer, norm) for layer in module)
+        product = 1.0
+        for layer in module:
+            factor, norm = _bound(layer, norm)
+            product *= factor
+        return product, norm
     if isinstance(module, ConvexResidual):
-        return max(1.0, lipschitz_bound(module.branch, norm))
+        return max(1.0, lipschitz_bound(module.branch, norm)), norm
     if isinstance(module, nn.Linear):
-        weight = module.weight.detach().double()
-        return spectral_norm(weight) if norm == "l2" else weight.abs().sum(dim=1).max().item()
+        return _bound_of_linear(module.weight.detach().double(), norm)
     if isinstance(module, ONE_LIPSCHITZ):
-        return 1.0
+        return 1.0, norm
     if getattr(module, "norm", None) == norm:
-        return module.lipschitz_bound()
+        return module.lipschitz_bound(), getattr(module, "norm_out", norm)
     raise ValueError(
         f"no Lipschitz bound in {norm} for layer {type(module).__name__}: use layers made for {norm}"
     )
 
 
+def _bound_of_linear(weight: Tensor, norm: str) -> tuple[float, str]:
+    if norm == "l2":
+        return spectral_norm(weight), "l2"
+    return (weight.abs().max() if norm == "l1" else weight.abs().sum(dim=1).max()).item(), "linf"
+
+
 def _bound_from(network: LipschitzNetwork, norm: str, features: int) -> float:
     """Bound the change of the score per unit of change of the input (d = features), measured in ``norm``."""
-    if network.norm == "l2" and norm == "l1":
-        return _bound_from_l1(network.body)
     native = lipschitz_bound(network.body, network.norm)
-    return native * math.sqrt(features) if (network.norm, norm) == ("l2", "linf") else native
+    if norm == network.norm:
+        return native
+    converted = native * max(1.0, features ** (1 / ORDER[network.norm] - 1 / ORDER[norm]))
+    return min(converted, _bound_through_first_layer(network.body, norm))
 
 
-def _bound_from_l1(body: nn.Sequential) -> float:
-    """Bound the score's change per unit of l1: the first layer's own constant where it has one, then l2 onwards."""
+def _bound_through_first_layer(body: nn.Sequential, norm: str) -> float:
+    """The first layer's own constant from ``norm`` times those of the others from where it ends; inf without one."""
     first = next(index for index, layer in enumerate(body) if not isinstance(layer, ONE_LIPSCHITZ))
-    if not hasattr(body[first], "bound_from_l1"):
-        return lipschitz_bound(body, "l2")
-    return body[first].bound_from_l1() * lipschitz_bound(body[first + 1 :], "l2")
+    layer = body[first]
+    if not hasattr(layer, "bound_from"):
+        return math.inf
+    return layer.bound_from(norm) * lipschitz_bound(body[first + 1 :], getattr(layer, "norm_out", layer.norm))

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from baselines.lipschitz.activations import MaxMin
 from baselines.lipschitz.cayley import CayleyConv2d, CayleyLinear
+from baselines.lipschitz.l1 import BoundedEntries, UnitRows
 from baselines.lipschitz.linf import HalfDifference, LinfDistance, MeanShift
 from baselines.lipschitz.sll import SLLConv2d, SLLLinear
 
 
 class LipschitzNetwork(nn.Module):
-    """score(x) = body(x) - threshold, (N, *shape) -> (N,); its Lipschitz constant is known in ``norm`` (l2 or linf)."""
+    """score(x) = body(x) - threshold, (N, *shape) -> (N,); its Lipschitz constant is known in ``norm``."""
 
     def __init__(self, body: nn.Sequential, norm: str) -> None:
         super().__init__()
@@ -23,6 +24,12 @@ class LipschitzNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x).squeeze(1) - self.threshold
+
+    def project(self) -> None:
+        """Bring parameters back to where their layers have gradients; call it after each step of the training."""
+        for layer in self.body.modules():
+            if isinstance(layer, BoundedEntries):
+                layer.project()
 
 
 class UnitRow(nn.Module):
@@ -121,6 +128,16 @@ def linf_distance_net(input_shape: Sequence[int], hidden: Sequence[int] = (128, 
         features = units
     layers += [LinfDistance(features, 2), MeanShift(2), HalfDifference()]
     return LipschitzNetwork(nn.Sequential(*layers), "linf")
+
+
+def l1_mlp(input_shape: Sequence[int], hidden: Sequence[int] = (200, 50)) -> LipschitzNetwork:
+    """A layer from l1 to linf and rows of l1 norm 1, with mean shifts and MaxMin between them."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    features, kind = math.prod(input_shape), BoundedEntries
+    for units in hidden:
+        layers += [kind(features, units), MeanShift(units), MaxMin()]
+        features, kind = units, UnitRows
+    return LipschitzNetwork(nn.Sequential(*layers, kind(features, 1)), "l1")
 
 
 def _cayley_head(features: int, hidden: Sequence[int]) -> list[nn.Module]:

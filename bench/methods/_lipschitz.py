@@ -2,15 +2,38 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from baselines.lipschitz import LipschitzNetwork, certify, margin_loss
+from baselines.lipschitz import LipschitzNetwork, certify, margin_loss, one_sided_radius_loss
 from bench.calibration import balanced_threshold
 from bench.contract import Curve, FitContext, Method, Radii, TrainingData
-from fcnn.training import train
+from fcnn.training import TrainSettings, train
+
+
+@dataclass(frozen=True)
+class LipschitzSettings:
+    """What the recipes of all Lipschitz networks have in common.
+
+    margin: of the loss, in units of the native radius. radius_target: native radius to train sensitive inputs for,
+    beside the margin of both classes; 0 trains for the margin alone. radius_weight: weight of that term.
+    train: shifts and flips are among its settings.
+    """
+
+    margin: float = 0.5
+    radius_target: float = 0.0
+    radius_weight: float = 1.0
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=40, batch_size=64))
+
+    def __post_init__(self) -> None:
+        if not self.margin > 0:
+            raise ValueError(f"margin = {self.margin}: choose a number > 0")
+        for name in ("radius_target", "radius_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: choose a number >= 0")
 
 
 class LipschitzMethod(Method):
@@ -32,8 +55,13 @@ class LipschitzMethod(Method):
         return [Curve("lipschitz", "free", native=(self.native_norm,))]
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, done: float) -> Tensor:
-        """Margin loss of the scores; ``done`` is the share of training done."""
-        return margin_loss(model(x), y, self.settings.margin)
+        """Loss of the scores that the settings name; ``done`` is the share of training done."""
+        settings = self.settings
+        if not settings.radius_target:
+            return margin_loss(model(x), y, settings.margin)
+        return one_sided_radius_loss(
+            model(x), y, settings.margin, settings.radius_target, settings.radius_weight
+        )
 
     def fit(self, data: TrainingData, context: FitContext) -> None:
         self.model.float()
@@ -43,6 +71,7 @@ class LipschitzMethod(Method):
             (data.x, data.y),
             self.settings.train,
             seed=context.seed,
+            after_step=self.model.project,
             checkpoint=context.checkpoint,
             progress=context.progress,
         )

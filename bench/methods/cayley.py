@@ -1,27 +1,23 @@
 """Orthogonal (Cayley) networks: dense, small convolutional or ResNet9."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from baselines.lipschitz import LipschitzNetwork, cayley_convnet, cayley_mlp, cayley_resnet9
-from bench.methods._lipschitz import LipschitzMethod
+from bench.methods._lipschitz import LipschitzMethod, LipschitzSettings
 from bench.space import Choice, Range, SearchSpace, augmentation, training
-from fcnn.training import TrainSettings
 
 
 @dataclass(frozen=True)
-class CayleySettings:
-    """Recipe of an orthogonal network.
+class CayleySettings(LipschitzSettings):
+    """Recipe of an orthogonal network, besides what ``LipschitzSettings`` holds.
 
     network: ``mlp`` with layers ``hidden``; ``convnet`` or ``resnet9`` for images, ``width`` channels at first.
-    margin: of the loss, in units of the l2 radius.
     """
 
     network: Literal["mlp", "convnet", "resnet9"] = "mlp"
     hidden: tuple[int, ...] = (200, 50)
     width: int = 16
-    margin: float = 0.5
-    train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=40, batch_size=64))
 
 
 class Cayley(LipschitzMethod):
@@ -38,12 +34,13 @@ class Cayley(LipschitzMethod):
     Settings = CayleySettings
     space = SearchSpace(
         {
-            "margin": Range(0.5, 5.0, log=True, of="l2"),
+            "margin": Range(0.2, 5.0, log=True, of="l2"),
+            "radius_target": Range(1.0, 4.0, log=True, of="l2"),
             "hidden": Choice([200, 50], [400, 100], [200, 200, 50]),
             **training(),
             **augmentation(),
         },
-        starts=({"margin": 1.5}, {"margin": 3.0}),
+        starts=({"margin": 0.3, "radius_target": 1.7}, {"margin": 0.6, "radius_target": 2.5}),
     )
 
     def network(self, input_shape: tuple[int, ...]) -> LipschitzNetwork:

@@ -7,16 +7,16 @@ from torch import Tensor, nn
 
 from baselines.lipschitz import LipschitzNetwork, linf_distance_net, scheduled_exponent, set_exponent
 from bench.contract import FitContext, TrainingData
-from bench.methods._lipschitz import LipschitzMethod
+from bench.methods._lipschitz import LipschitzMethod, LipschitzSettings
 from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.training import TrainSettings
 
 
 @dataclass(frozen=True)
-class LinfDistanceSettings:
-    """Recipe of an l_inf-distance network.
+class LinfDistanceSettings(LipschitzSettings):
+    """Recipe of an l_inf-distance network, besides what ``LipschitzSettings`` holds.
 
-    margin: of the loss, in units of the linf radius. p_start, p_end: exponents of the norm at the start and the end of
+    p_start, p_end: exponents of the norm at the start and the end of
     the first ``relaxed`` share of the training; the rest trains with the exact linf distance.
     """
 
@@ -30,6 +30,7 @@ class LinfDistanceSettings:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 1 < self.p_start <= self.p_end:
             raise ValueError(f"p_start = {self.p_start}, p_end = {self.p_end}: choose 1 < p_start <= p_end")
         if not 0 < self.relaxed <= 1:
@@ -50,13 +51,14 @@ class LinfDistance(LipschitzMethod):
     Settings = LinfDistanceSettings
     space = SearchSpace(
         {
-            "margin": Range(0.3, 3.0, log=True, of="linf"),
+            "margin": Range(0.1, 3.0, log=True, of="linf"),
+            "radius_target": Range(1.0, 3.0, log=True, of="linf"),
             "hidden": Choice([64, 64], [128, 128], [256, 128]),
             "p_end": Range(100.0, 2000.0, log=True),
             **training(learning_rate=(0.01, 0.1)),
             **augmentation(),
         },
-        starts=({"margin": 1.5},),
+        starts=({"margin": 0.5, "radius_target": 1.5}, {"margin": 0.3, "radius_target": 1.5}),
     )
 
     def network(self, input_shape: tuple[int, ...]) -> LipschitzNetwork:

@@ -4,24 +4,23 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from baselines.lipschitz import LipschitzNetwork, sll_convnet, sll_mlp
-from bench.methods._lipschitz import LipschitzMethod
+from bench.methods._lipschitz import LipschitzMethod, LipschitzSettings
 from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.training import TrainSettings
 
 
 @dataclass(frozen=True)
-class SLLSettings:
-    """Recipe of an SLL network.
+class SLLSettings(LipschitzSettings):
+    """Recipe of an SLL network, besides what ``LipschitzSettings`` holds.
 
     network: ``mlp`` with one residual block per entry of ``hidden``; ``convnet`` for images, ``width`` channels at
-    first and ``depth`` blocks per resolution. margin: of the loss, in units of the l2 radius.
+    first and ``depth`` blocks per resolution.
     """
 
     network: Literal["mlp", "convnet"] = "mlp"
     hidden: tuple[int, ...] = (200, 200)
     width: int = 16
     depth: int = 2
-    margin: float = 0.5
     train: TrainSettings = field(
         default_factory=lambda: TrainSettings(epochs=40, batch_size=64, learning_rate=2e-3)
     )
@@ -41,12 +40,13 @@ class SLL(LipschitzMethod):
     Settings = SLLSettings
     space = SearchSpace(
         {
-            "margin": Range(0.5, 5.0, log=True, of="l2"),
+            "margin": Range(0.2, 5.0, log=True, of="l2"),
+            "radius_target": Range(1.0, 4.0, log=True, of="l2"),
             "hidden": Choice([200, 200], [400, 400], [200, 200, 200]),
             **training(),
             **augmentation(),
         },
-        starts=({"margin": 1.5}, {"margin": 3.0}),
+        starts=({"margin": 0.3, "radius_target": 1.7}, {"margin": 0.6, "radius_target": 2.5}),
     )
 
     def network(self, input_shape: tuple[int, ...]) -> LipschitzNetwork:

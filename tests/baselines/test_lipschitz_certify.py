@@ -14,9 +14,11 @@ from baselines.lipschitz import (
     cayley_mlp,
     cayley_resnet9,
     certify,
+    l1_mlp,
     linf_distance_net,
     lipschitz_bound,
     margin_loss,
+    one_sided_radius_loss,
     set_exponent,
     sll_convnet,
     sll_mlp,
@@ -32,7 +34,10 @@ NETWORKS: dict[str, Callable[[], LipschitzNetwork]] = {
     "sll_mlp": lambda: sll_mlp(SHAPE, (16, 16)),
     "sll_convnet": lambda: sll_convnet(SHAPE, width=4, depth=1, dense=8),
     "linf_distance_net": lambda: linf_distance_net(SHAPE, (16, 16)),
+    "l1_mlp": lambda: l1_mlp(SHAPE, (20, 10)),
 }
+# Rate and margin of the training; l1 distances are longer, and so are the ways of the entries.
+RECIPES = {"l1_mlp": (0.1, 3.0)}
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
@@ -49,16 +54,18 @@ def images(count: int, seed: int) -> tuple[Tensor, Tensor]:
 def trained(name: str) -> LipschitzNetwork:
     """The network after 60 real steps, through a finite exponent where it has one."""
     x, y = images(64, seed=1)
+    rate, margin = RECIPES.get(name, (0.01, 0.3))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = NETWORKS[name]()
-        optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+        optimizer = torch.optim.Adam(network.parameters(), lr=rate)
         for step in range(60):
             set_exponent(network, 8.0 if step < 30 else math.inf)
-            loss = margin_loss(network(x), y, margin=0.3)
+            loss = margin_loss(network(x), y, margin)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            network.project()
     return network.double().eval()
 
 
@@ -94,6 +101,9 @@ def attack(network: LipschitzNetwork, x: Tensor, radius: Tensor, norm: str, step
             (slope,) = torch.autograd.grad(score.sum(), delta)
             length = slope.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]
             direction = slope.sign() if norm == "linf" else slope / length
+            if norm == "l1":  # the steepest pixel only
+                steepest = slope.abs().flatten(1).argmax(dim=1)
+                direction = nn.functional.one_hot(steepest, slope[0].numel()).view_as(slope) * slope.sign()
             delta = project(delta.detach() - radius * direction * (0.5 if step < 20 else 0.05), radius, norm)
     return best
 
@@ -101,6 +111,10 @@ def attack(network: LipschitzNetwork, x: Tensor, radius: Tensor, norm: str, step
 def project(delta: Tensor, radius: Tensor, norm: str) -> Tensor:
     if norm == "linf":
         return delta.clamp(-radius, radius)
+    if norm == "l1":  # scaled back, which stays in the ball
+        return delta * (
+            radius / delta.abs().flatten(1).sum(dim=1)[:, None, None, None].clamp_min(1e-12)
+        ).clamp_max(1)
     length = delta.flatten(1).norm(dim=1)[:, None, None, None]
     return delta * (radius / length.clamp_min(1e-12)).clamp_max(1)
 
@@ -118,7 +132,7 @@ def test_bound_of_trained_networks_is_one(name):
     assert lipschitz_bound(network.body, network.norm) == pytest.approx(1, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "linf_distance_net"])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("linf_distance_net", "l1_mlp")])
 def test_singular_values_of_the_whole_jacobian_are_at_most_one(name):
     network = trained(name)
     x = torch.rand(50, *SHAPE, generator=torch.Generator().manual_seed(4)).double()
@@ -137,6 +151,23 @@ def test_linf_distance_net_moves_by_at_most_the_linf_distance():
     distance = (x - other).flatten(1).abs().amax(dim=1)
     assert (change <= distance + 1e-12).all()
     assert (change > 0.5 * distance).any(), "the pairs say nothing about a score that hardly moves"
+
+
+def test_l1_net_moves_by_at_most_the_l1_distance_and_less_in_the_norms_of_its_first_rows():
+    network = trained("l1_mlp")
+    x, _ = images(500, seed=5)
+    x = x.double()
+    slopes = jacobians(network.body, x)[:, 0]
+    assert (slopes.abs().amax(dim=1) <= 1 + 1e-12).all()
+    assert (slopes.abs().amax(dim=1) > 0.25).any(), "a score that hardly moves says nothing"
+    bounds = {norm: network(x).detach() / certify(network, x, [norm])[norm] for norm in ("l1", "l2", "linf")}
+    certified = network(x).detach() > 1e-6
+    for norm, order in (("l1", math.inf), ("l2", 2), ("linf", 1)):
+        steepness = torch.linalg.vector_norm(slopes, ord=order, dim=1)
+        assert (steepness[certified] <= bounds[norm][certified] * (1 + 1e-6)).all(), norm
+    # Tighter than the norm inequalities alone.
+    assert (bounds["l2"][certified] < math.sqrt(42) * bounds["l1"][certified]).all()
+    assert (bounds["linf"][certified] < 42 * bounds["l1"][certified]).all()
 
 
 @every_network
@@ -159,7 +190,7 @@ def test_attacks_succeed_not_far_outside_the_radius(name):
     assert (attack(network, x, 4 * radius, network.norm) <= 0).double().mean() > 0.5
 
 
-@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
 def test_linear_scores_are_certified_exactly_in_the_native_norm(norm):
     layer = nn.Linear(6, 1).double()
     network = LipschitzNetwork(nn.Sequential(nn.Flatten(), layer), norm).double().eval()
@@ -256,3 +287,30 @@ def test_convolutional_networks_need_images():
 def test_margin_loss_is_zero_beyond_the_margin():
     score, y = torch.tensor([0.6, -0.6, 0.2, 0.2]), torch.tensor([1.0, 0.0, 1.0, 0.0])
     assert margin_loss(score, y, margin=0.5).item() == pytest.approx((0 + 0 + 0.3 + 0.7) / 4)
+
+
+def test_the_radius_loss_pushes_sensitive_inputs_to_the_target_and_others_past_the_margin():
+    y = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    reached = torch.tensor([2.0, 2.0, -0.5, -0.5])
+    assert one_sided_radius_loss(reached, y, margin=0.5, target=2.0).item() == 0
+    short = torch.tensor([1.0, 2.0, -0.5, -0.4])
+    # One sensitive input at half the target, one other input a fifth short of its margin.
+    assert one_sided_radius_loss(short, y, 0.5, 2.0, weight=3.0).item() == pytest.approx((3 * 0.5 + 0.2) / 4)
+
+
+def test_training_for_a_radius_reaches_further_than_the_margin_alone():
+    x, y = images(64, seed=1)
+    radii = []
+    for target in (0.0, 1.2):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = NETWORKS["cayley_mlp"]()
+            optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+            for _ in range(60):
+                score = network(x)
+                loss = one_sided_radius_loss(score, y, 0.1, target) if target else margin_loss(score, y, 0.1)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        radii.append(certify(network.double().eval(), x[y > 0.5], ["l2"])["l2"].median())
+    assert radii[1] > 1.2 * radii[0]

@@ -9,6 +9,7 @@ from torch import nn
 from baselines.lipschitz import lipschitz_bound, scheduled_exponent, set_exponent
 from baselines.lipschitz.activations import MaxMin
 from baselines.lipschitz.cayley import CayleyConv2d, CayleyLinear, cayley_transform
+from baselines.lipschitz.l1 import BoundedEntries, UnitRows
 from baselines.lipschitz.linf import LinfDistance, MeanShift
 from baselines.lipschitz.networks import UnitRow
 from baselines.lipschitz.sll import SLLConv2d, SLLLinear
@@ -124,6 +125,43 @@ def test_unit_row_has_unit_gradient():
     layer = UnitRow(5).double()
     assert dense(layer, (5,)).norm().item() == pytest.approx(1)
     assert lipschitz_bound(layer, "l2") == pytest.approx(1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_layers_of_the_l1_network_keep_their_promise_after_training(seed):
+    torch.manual_seed(seed)
+    first = train_a_little(BoundedEntries(9, 5), (9,))
+    assert dense(first, (9,)).abs().max() <= 1
+    assert first.raw.abs().max() > 1, "the training should strain the bound"
+    rows = train_a_little(UnitRows(9, 5), (9,))
+    lengths = dense(rows, (9,)).abs().sum(dim=1)
+    torch.testing.assert_close(lengths, torch.ones_like(lengths))
+    x, y = torch.randn(2, 200, 9, dtype=torch.float64)
+    moved = (x - y).abs()
+    assert ((first(x) - first(y)).abs().amax(1) <= moved.sum(1) * (1 + 1e-12)).all()
+    assert ((rows(x) - rows(y)).abs().amax(1) <= moved.amax(1) * (1 + 1e-12)).all()
+
+
+def test_the_l1_layers_bounds_are_those_of_the_weights_in_use():
+    first, rows = BoundedEntries(6, 4).double().eval(), UnitRows(4, 3).double().eval()
+    weight = dense(first, (6,))
+    for norm, order in (("l1", math.inf), ("l2", 2), ("linf", 1)):
+        expected = torch.linalg.vector_norm(weight, ord=order, dim=1).max().item()
+        assert first.bound_from(norm) == pytest.approx(expected)
+    chain = nn.Sequential(first, MaxMin(), rows)
+    rows.weight().mul_(1.5)  # the cached weight: as wrong as a bug would make it
+    assert lipschitz_bound(chain, "l1") == pytest.approx(1.5 * weight.abs().max().item())
+    with pytest.raises(ValueError, match="UnitRows"):
+        lipschitz_bound(rows, "l1")
+
+
+def test_projection_keeps_entries_where_they_can_be_trained():
+    layer = BoundedEntries(3, 2)
+    with torch.no_grad():
+        layer.raw.fill_(5.0)
+    layer.project()
+    layer(torch.ones(1, 3)).sum().backward()
+    assert (layer.raw == 1).all() and (layer.raw.grad == 1).all()
 
 
 @pytest.mark.parametrize("channels", [2, 5, 8])

@@ -12,6 +12,7 @@ from baselines.lipschitz import lipschitz_bound
 from bench import load_dataset
 from bench.contract import FitContext, Method, TrainingData
 from bench.methods.cayley import Cayley, CayleySettings
+from bench.methods.l1_lipschitz import L1Lipschitz, L1LipschitzSettings
 from bench.methods.linf_distance import LinfDistance, LinfDistanceSettings
 from bench.methods.sll import SLL, SLLSettings
 from fcnn.training import TrainSettings
@@ -24,6 +25,7 @@ RECIPES = {
     "sll-mlp": lambda: SLL(SLLSettings(hidden=(8,), train=SHORT)),
     "sll-convnet": lambda: SLL(SLLSettings(network="convnet", width=4, depth=1, train=SHORT)),
     "linf_distance": lambda: LinfDistance(LinfDistanceSettings(hidden=(8,), train=SHORT)),
+    "l1_lipschitz": lambda: L1Lipschitz(L1LipschitzSettings(hidden=(8, 4), radius_target=3.0, train=SHORT)),
 }
 
 
@@ -102,6 +104,20 @@ def test_an_interrupted_training_ends_with_the_same_network(tmp_path):
 def test_impossible_schedules_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         replace(LinfDistanceSettings(), **wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"margin": 0.0}, {"radius_target": -1.0}, {"radius_weight": float("nan")}])
+def test_impossible_losses_are_refused(wrong):
+    for settings in (CayleySettings, SLLSettings, L1LipschitzSettings, LinfDistanceSettings):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            settings(**wrong)
+
+
+def test_shifts_and_a_radius_target_change_what_is_trained():
+    plain = fitted(RECIPES["sll-mlp"]())
+    for train, target in ((replace(SHORT, crop_padding=1), 0.0), (SHORT, 2.0)):
+        other = fitted(SLL(SLLSettings(hidden=(8,), radius_target=target, train=train)))
+        assert not torch.equal(plain.model.body[1].raw, other.model.body[1].raw)
 
 
 MNIST_TRAIN = TrainSettings(epochs=3, batch_size=128)

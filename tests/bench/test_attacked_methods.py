@@ -29,6 +29,8 @@ RECIPES = {
     },
     "cayley": {"hidden": [32, 16]},
     "sll": {"hidden": [32]},
+    "linear": {},
+    "l1_lipschitz": {"hidden": [32, 16], "radius_target": 10.0, "train": {**SHORT, "learning_rate": 0.05}},
     "linf_distance": {"hidden": [32], "train": {**SHORT, "learning_rate": 0.05}},
     "smoothing_splitting": {"network": "mlp"},
 }

@@ -24,6 +24,8 @@ from bench.methods.cayley import Cayley
 from bench.methods.crown import CROWN
 from bench.methods.fcnn import FCNN, FCNNSettings
 from bench.methods.fcnn_published import PublishedFCNN
+from bench.methods.l1_lipschitz import L1Lipschitz
+from bench.methods.linear import Linear
 from bench.methods.linf_distance import LinfDistance
 from bench.methods.sll import SLL
 from bench.methods.smoothing_gaussian import SmoothingGaussian
@@ -118,6 +120,8 @@ WRITTEN = [
     (Cayley, (1, 5, 5), {"hidden": (30,)}),
     (SLL, (4,), {"hidden": (6, 5)}),
     (SLL, (3, 5, 5), {"network": "convnet", "width": 4}),
+    (L1Lipschitz, (1, 5, 5), {"hidden": (6, 5)}),
+    (Linear, (4,), {}),
 ]
 
 

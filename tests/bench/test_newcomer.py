@@ -131,7 +131,7 @@ def test_the_printed_commands_work_in_their_order(clone, capsys):
         (clone / "make_data.py").write_text(block)
         run(clone, "python make_data.py")
     write_network(clone)
-    (clone / "bench" / "methods" / "linear.py").write_text(blocks("README.md", "python")[0])
+    (clone / "bench" / "methods" / "logistic.py").write_text(blocks("README.md", "python")[0])
 
     found = {"the quick suite's stand-in": seconds}
     documents = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
@@ -144,8 +144,8 @@ def test_the_printed_commands_work_in_their_order(clone, capsys):
             print(f"  {command}: {shown}")
         print(f"  together: {sum(each for each in found.values() if not isinstance(each, str)):.0f}")
 
-    assert "linear " in run(clone, "python -m bench.compare --list")[0]
-    assert (clone / "out" / "linear" / "falsify.csv").exists()
+    assert "logistic " in run(clone, "python -m bench.compare --list")[0]
+    assert (clone / "out" / "logistic" / "falsify.csv").exists()
     assert pd.read_csv(out / "falsify.csv")["broken"].sum() == 0
     for made in ("vnnlib/instances.csv", "claim.md", "queries.csv", "figures"):
         assert (out / made).exists()

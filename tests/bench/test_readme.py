@@ -16,20 +16,20 @@ README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(scope="module")
-def linear(tmp_path_factory):
+def logistic(tmp_path_factory):
     code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
-    path = tmp_path_factory.mktemp("readme") / "linear.py"
+    path = tmp_path_factory.mktemp("readme") / "logistic.py"
     path.write_text(code)
-    spec = importlib.util.spec_from_file_location("linear", path)
+    spec = importlib.util.spec_from_file_location("logistic", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.Linear
+    return module.Logistic
 
 
-def test_the_example_method_trains_and_certifies(linear):
+def test_the_example_method_trains_and_certifies(logistic):
     data = blobs()
-    method = linear()
-    result = Evaluation(method, data, plan("linear")).run()
+    method = logistic()
+    result = Evaluation(method, data, plan("logistic")).run()
     radii = check_radii(result.radii)
     assert not result.errors
     assert (radii["outcome"] == "certified").mean() > 0.9
