@@ -21,13 +21,13 @@ ROUNDING = 2.0**-52
 class LinearSettings:
     """Recipe of a linear classifier.
 
-    radii: norm -> radius: the score is lowered (sensitive) or raised (other) by radius x the weight's dual norm, the worst
-    that a perturbation of that size can do: robust logistic regression. Empty: the plain one.
+    radii: norm -> radius: the score is lowered (sensitive) or raised (other) by radius x the weight's dual norm, the
+    worst that a perturbation of that size can do: robust logistic regression. Empty: the plain one.
     """
 
     radii: dict[str, float] = field(default_factory=dict)
     train: TrainSettings = field(
-        default_factory=lambda: TrainSettings(epochs=30, batch_size=128, learning_rate=0.01)
+        default_factory=lambda: TrainSettings(epochs=60, batch_size=32, learning_rate=0.02)
     )
 
     def __post_init__(self) -> None:
