@@ -1,7 +1,8 @@
 """Votes of a network under noise, counted in batches that fit a memory budget.
 
-Votes are taken in float32: the base classifier may be any fixed function of the noisy input, and the network as it runs
-in float32 is one. Only what follows from the counts (confidence bounds, radii) needs float64.
+Votes are taken in float32. The base classifier may be any function of the noisy input, so the network's own rounding is
+no objection; that the noise itself is finite is one, see :mod:`baselines.smoothing.noise` for what is proved. What
+follows from the counts (confidence bounds, radii) is computed in float64.
 """
 
 import threading

@@ -9,6 +9,8 @@ class SmoothingGaussian(Smoothing):
     Guarantee: with probability 1 - alpha over the method's own draws, per input; l2 native, l1 and linf by inequalities
     between norms. Source: Cohen, Rosenfeld, Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML
     2019, theorem 1, with the binary one-sided bound of its section 3.2.2.
+
+    The proofs are about noise that takes real numbers: what holds for drawn noise stands in baselines.smoothing.noise.
     """
 
     name = "smoothing_gaussian"

@@ -10,6 +10,8 @@ class SmoothingLaplace(Smoothing):
     differential method), l2 the better of their conversions. Sources: Teng, Lee, Yuan, "l1 Adversarial Robustness
     Certificates: a Randomized Smoothing Approach", 2020 (l1); Yang et al., "Randomized Smoothing of All Shapes and
     Sizes", ICML 2020 (linf).
+
+    The proofs are about noise that takes real numbers: what holds for drawn noise stands in baselines.smoothing.noise.
     """
 
     name = "smoothing_laplace"

@@ -8,6 +8,8 @@ class SmoothingUniform(Smoothing):
 
     Guarantee: with probability 1 - alpha over the method's own draws, per input; l1 and linf native, l2 the better of
     their conversions. Source: Yang et al., "Randomized Smoothing of All Shapes and Sizes", ICML 2020; Lee et al. 2019.
+
+    The proofs are about noise that takes real numbers: what holds for drawn noise stands in baselines.smoothing.noise.
     """
 
     name = "smoothing_uniform"

@@ -68,7 +68,9 @@ def envelopes(curves: pd.DataFrame, families: Mapping[str, str]) -> pd.DataFrame
 
     families: method -> name of its family, which stands in the column ``method``; the certificate is ENVELOPE. The
     member is chosen on the test inputs, radius by radius, so no single classifier has this curve: it shows what the
-    choice of a noise level could at most have bought. The band is that of the member chosen.
+    choice of a noise level could at most have bought, and is no certificate at any alpha. (Worse would be the largest
+    radius of each input over the members: it fails where any of them does, and so spends alpha once for each.) The band
+    is that of the member chosen.
     """
     members = curves[curves["method"].isin(families)]
     if members.empty:

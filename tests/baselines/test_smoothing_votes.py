@@ -17,7 +17,7 @@ from baselines.smoothing import (
     upper_bound,
     votes_needed,
 )
-from baselines.smoothing.noise import FirstLayerNoise, InputNoise, noisy_network
+from baselines.smoothing.noise import FirstLayerNoise, InputNoise, grid_step, noisy_network
 
 CDF = {
     "gaussian": lambda z: 0.5 * math.erfc(-z / math.sqrt(2)),
@@ -46,7 +46,86 @@ def test_noise_has_the_stated_distribution(noise):
     assert drawn.mean().abs() < 0.02
     assert drawn.std() == pytest.approx(2.0, rel=0.01)
     for z in (-2.0, -0.5, 0.3, 1.5):
-        assert (drawn / 2 <= z).double().mean() == pytest.approx(CDF[noise](z), abs=0.005)
+        edge = (math.floor(2 * z / grid_step(2.0)) + 0.5) * grid_step(2.0)
+        assert (drawn <= edge).double().mean() == pytest.approx(CDF[noise](edge / 2), abs=0.005)
+
+
+def mean_layer(dim: int, outputs: int) -> nn.Linear:
+    layer = nn.Linear(dim, outputs, bias=False)
+    nn.init.constant_(layer.weight, 1 / dim)
+    return layer
+
+
+class ReadsLastBits(nn.Module):
+    """Knows noise around 0 by its digits: some coordinate is no multiple of 2^-24, as numbers near 1 all are."""
+
+    def forward(self, x):
+        scaled = x.flatten(1) * 2.0**24
+        return (scaled != scaled.round()).any(dim=1).float() - 0.5
+
+
+class KnowsTheGenerator(nn.Module):
+    """Knows noise around 0 by the values that a float32 generator of Laplace noise can return."""
+
+    def __init__(self, sigma: float) -> None:
+        super().__init__()
+        uniform = (torch.arange(2**23 + 1, dtype=torch.float64) * 2.0**-23).float()
+        size = uniform.clamp_(max=1 - 2.0**-24).neg_().log1p_().mul_(-sigma / math.sqrt(2))
+        self.values = torch.unique(size)
+
+    def forward(self, x):
+        size = x.flatten(1)[:, 0].abs()
+        place = torch.searchsorted(self.values, size).clamp(max=len(self.values) - 1)
+        return (self.values[place] == size).float() - 0.5
+
+
+@pytest.mark.parametrize(
+    ("network", "noise", "dim"),
+    [
+        (ReadsLastBits(), "gaussian", 200),
+        (ReadsLastBits(), "laplace", 200),
+        (ReadsLastBits(), "uniform", 200),
+        (KnowsTheGenerator(0.5), "laplace", 1),
+        (nn.Sequential(mean_layer(300, 200), ReadsLastBits()), "gaussian", 300),
+    ],
+)
+def test_networks_that_read_the_digits_of_the_noise_learn_nothing_from_them(network, noise, dim):
+    """Jin et al. 2022: without a grid these say "sensitive" around 0 and not around 1, far inside the radius."""
+    x = torch.cat((torch.zeros(1, dim), torch.full((1, dim), 1e-3), torch.full((1, dim), 1.0)))
+    near, nearer, far = count_votes(network.eval(), x, noise, 0.5, 4000, seed=0) / 4000
+    # At a distance of 1 the densities differ anyway; there a classifier of real numbers may tell them apart, too.
+    assert abs(near - nearer) < 0.05
+    assert near < 0.5 or far > 0.5
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("centre", [0.0, 0.3717, -7.00001])
+def test_noisy_inputs_lie_on_one_grid_each_point_as_likely_as_its_cell(noise, centre):
+    """Chi-square at a level of about 1e-6 over all cells, wherever the noise is added."""
+    sigma, count = 0.75, 400_000
+    step = grid_step(sigma)
+    assert sigma / 64 < step <= sigma / 32
+    noisy = add_noise(torch.full((count,), centre), noise, sigma, torch.Generator().manual_seed(1))
+    cells = (noisy.double() / step).numpy()
+    assert (cells == np.round(cells)).all()
+    values, counts = np.unique(cells, return_counts=True)
+    low, high = ((values + end) * step - centre for end in (-0.5, 0.5))
+    expected = count * np.array(
+        [CDF[noise](b / sigma) - CDF[noise](a / sigma) for a, b in zip(low, high, strict=True)]
+    )
+    many = expected > 20
+    statistic = ((counts - expected)[many] ** 2 / expected[many]).sum()
+    assert many.sum() > 100
+    assert abs(statistic - many.sum()) < 5 * math.sqrt(2 * many.sum())
+
+
+def test_the_tail_of_laplace_noise_does_not_end_where_24_random_bits_do():
+    """Of 2^24 draws one lies beyond 24 ln 2 scales, the largest logarithm of so few bits."""
+    generator, beyond = torch.Generator().manual_seed(2), 0
+    for _ in range(8):
+        drawn = add_noise(torch.zeros(2**22), "laplace", math.sqrt(2.0), generator)
+        beyond += int((drawn.abs() > 24 * math.log(2)).sum())
+    assert 0 < beyond < 15
 
 
 @pytest.mark.parametrize("noise", NOISES)

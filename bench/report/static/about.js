@@ -11,7 +11,7 @@ const READING = [
   ],
   [
     "deterministic, probabilistic",
-    "holds always, or with probability 1 − α over the method's own random draws, for each input.",
+    "holds always, or with probability 1 − α over the method's own random draws, for each input, as far as a computer's draws are the real numbers of the proof.",
   ],
   [
     "native, converted",
