@@ -15,8 +15,11 @@ from bench.data_options import print_account, requests
 from bench.files import safe_name
 from bench.options import chosen_engine, chosen_resources, chosen_suite, parser
 from bench.registry import registered_methods
+from bench.running.costs import Costs
+from bench.running.dry_run import dry_run
 from bench.running.interrupts import Interrupts
 from bench.running.lock import FolderLock
+from bench.running.progress import Progress
 from bench.running.provenance import RunClock
 from bench.running.runner import CellReport, plan_jobs, run_jobs
 from bench.running.unchanged import made_from, remember, remembered_text
@@ -49,11 +52,15 @@ def run_suite(suite: Suite, options: argparse.Namespace, interrupts: Interrupts)
     clock = RunClock()
     jobs = plan_jobs(suite, store, asked, resources)
     print_account(asked.values())
+    if options.dry_run:
+        print(dry_run(store, suite, jobs, len(resources.devices)))
+        return DONE
     with chosen_engine(options, resources) as engine:
         store.prepare()
         with FolderLock(store.out):
             store.sweep()
-            reports = list(run_jobs(jobs, engine, interrupts, fresh=options.fresh))
+            progress = Progress(jobs, len(resources.devices), Costs.at_hand(store.out))
+            reports = list(run_jobs(jobs, engine, interrupts, progress, fresh=options.fresh))
             made = made_from(store, suite, jobs)
             text = remembered_text(store, made)
             if text is None:

@@ -25,7 +25,7 @@ its radius holds for more changes than are asked about. One that does sets ``res
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -115,11 +115,11 @@ class Radii:
 
 @dataclass(frozen=True)
 class FitContext:
-    """What training may use besides the data: its seed, where to keep its state, whether to show progress."""
+    """What training may use besides the data: its seed, where to keep its state, whom to tell how far it is."""
 
     seed: int
     checkpoint: Path | None = None
-    progress: bool = False
+    progress: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ def parser() -> Parser:
     add("--backend", choices=("local", "dask"), default="local", help="where cells run (default: local)")
     add("--scheduler", metavar="ADDRESS", help="of the Dask cluster, for --backend dask")
     add("--fresh", action="store_true", help="compute every cell again")
+    add("--dry-run", action="store_true", help="say what would be computed and how long it takes, and exit")
     add("--list", action="store_true", help="list suites, methods and data sets, and exit")
     return top
 

@@ -76,22 +76,28 @@ def train(
     after_step: Callable[[], None] | None = None,
     validate: Callable[[nn.Module], float] | None = None,
     checkpoint: Path | None = None,
-    progress: bool = False,
+    progress: bool | Callable[[str], None] | None = None,
 ) -> History:
     """Train ``model`` in place on ``data`` = (x (N, *shape), y (N,)) and leave it in evaluation mode.
 
     loss(model, x, y, done) returns a scalar, y as floats, done in [0, 1) the share of training done. ``validate``
     returns a number to maximise; with it the best epoch's weights are kept. With ``checkpoint`` the whole state is
     written there after each epoch and training goes on from it, with the same result as an uninterrupted run.
+    progress: True draws a bar; a function is told the epoch in words.
     Raises FloatingPointError when the loss is no longer finite.
     """
     loop = _Loop(model, settings, seed)
     if checkpoint is not None and checkpoint.exists():
         loop.restore(checkpoint)
     bar = tqdm(
-        range(loop.epoch, settings.epochs), desc="training", leave=False, disable=None if progress else True
+        range(loop.epoch, settings.epochs),
+        desc="training",
+        leave=False,
+        disable=None if progress is True else True,
     )
     for _ in bar:
+        if callable(progress):
+            progress(f"epoch {loop.epoch + 1} of {settings.epochs}")
         loop.run_epoch(loss, *data, after_step)
         bar.set_postfix(loss=f"{loop.history.loss[-1]:.4f}")
         if validate is not None:

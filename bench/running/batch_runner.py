@@ -48,6 +48,7 @@ class BatchRunner:
     device: torch.device
     batch_size: int
     parts: Parts
+    progress: Callable[[str], None] | None = None
 
     def run(self, purpose: str, inputs: np.ndarray, compute: Compute) -> tuple[dict[str, np.ndarray], float]:
         """Return the joined arrays of all batches of ``inputs`` (N, *shape), and the seconds that they took.
@@ -58,6 +59,8 @@ class BatchRunner:
         done = []
         for start in range(0, len(inputs), self.batch_size):
             name = f"{purpose}-{start}"
+            if self.progress is not None:
+                self.progress(f"{purpose}, input {start + 1} of {len(inputs)}")
             arrays = self.parts.load(name)
             if arrays is None:
                 batch = torch.from_numpy(inputs[start : start + self.batch_size]).to(self.device)

@@ -20,6 +20,7 @@ from bench.files import plain
 from bench.running.evaluate import CellResult, Evaluation, describe, failed
 from bench.running.parts import Parts
 from bench.running.plan import CellPlan, Scratch
+from bench.running.status import StatusFile
 from bench.settings import from_table
 from bench.store import CellFolder
 from bench.suite import MethodEntry
@@ -27,6 +28,7 @@ from bench.tables.rows import check_predictions, check_radii
 
 LOG = logging.getLogger(__name__)
 CHECKPOINT = "training.pt"
+STATUS = "status.txt"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -66,7 +68,7 @@ class CellJob:
     """Everything but the data that a worker needs to compute one cell.
 
     key: hash of all that determines the numbers; threads: of the computation, the same for any number of jobs, so
-    that the bits are the same; progress: show training's progress.
+    that the bits are the same.
     """
 
     folder: CellFolder
@@ -75,7 +77,6 @@ class CellJob:
     plan: CellPlan
     key: str
     threads: int = 1
-    progress: bool = False
 
     @property
     def label(self) -> str:
@@ -89,7 +90,11 @@ class CellJob:
     def scratch(self) -> Scratch:
         """Return what the unfinished cell keeps; its folder is named after the key, so other settings never meet."""
         folder = self.folder.unfinished(self.key)
-        return Scratch(folder / CHECKPOINT, Parts(folder), self.progress)
+        return Scratch(folder / CHECKPOINT, Parts(folder), self.status())
+
+    def status(self) -> StatusFile:
+        """Return the file in which the cell says what it is at while it is computed."""
+        return StatusFile(self.folder.unfinished(self.key) / STATUS)
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,10 @@ class CellOutcome:
     log: str = field(default="", repr=False)
 
 
-# What computes cells: given jobs, it yields each one's result as it ends.
-Engine = Callable[[Sequence[CellJob]], Iterator[tuple[CellJob, CellOutcome | Failure]]]
+# What is told, again and again, which cells are running: seconds so far by the key of each.
+Watch = Callable[[Mapping[str, float]], None]
+# What computes cells: given jobs and a watcher, it yields each one's result as it ends.
+Engine = Callable[[Sequence[CellJob], Watch], Iterator[tuple[CellJob, CellOutcome | Failure]]]
 
 
 @lru_cache(maxsize=1)

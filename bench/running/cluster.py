@@ -21,6 +21,7 @@ from bench.running.cells import (
     DataRequest,
     Engine,
     Failure,
+    Watch,
     cached_dataset,
     compute_cell,
     logging_to,
@@ -48,7 +49,7 @@ def cluster_engine(address: str, device: str, minutes: float) -> Iterator[Engine
     client = _connect(address)
     try:
         _check_threads(client)
-        yield lambda jobs: _Run(client, device, minutes).results(jobs)
+        yield lambda jobs, watch: _Run(client, device, minutes).results(jobs, watch)
     finally:
         client.close()
 
@@ -77,7 +78,9 @@ class _Run:
     started: dict[str, tuple[float, str]] = field(default_factory=dict)
     sendings: dict[str, int] = field(default_factory=dict)
 
-    def results(self, jobs: Sequence[CellJob]) -> Iterator[tuple[CellJob, CellOutcome | Failure]]:
+    def results(
+        self, jobs: Sequence[CellJob], watch: Watch
+    ) -> Iterator[tuple[CellJob, CellOutcome | Failure]]:
         """Yield each job's result as it ends."""
         self.client.subscribe_topic(TOPIC, self._note_start)
         try:
@@ -87,6 +90,7 @@ class _Run:
                 ended = [future for future in self.pending if future.done() or self._is_overdue(future)]
                 if not ended:
                     time.sleep(TICK_SECONDS)
+                watch(self._running())
                 for future in ended:
                     job, data = self.pending.pop(future)
                     result = self._result(future, job, data)
@@ -137,6 +141,11 @@ class _Run:
         except Exception as error:  # what a worker raises before the cell's own code runs
             LOG.exception("%s failed on the cluster", job.label)
             return Failure(Outcome.ERROR, describe(error))
+
+    def _running(self) -> dict[str, float]:
+        now = time.monotonic()
+        begun = ((job.key, self.started.get(future.key)) for future, (job, _) in self.pending.items())
+        return {key: now - start[0] for key, start in begun if start is not None}
 
     def _is_overdue(self, future: "Future") -> bool:
         started = self.started.get(future.key)

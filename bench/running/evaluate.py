@@ -79,7 +79,8 @@ class Evaluation:
         with Clock(method.device) as clock:
             self._fit(index)
         self.seconds["fit"] = clock.seconds
-        runner = BatchRunner(method.device, method.batch_size, self.scratch.parts.owned_by(method.state()))
+        parts = self.scratch.parts.owned_by(method.state())
+        runner = BatchRunner(method.device, method.batch_size, parts, self.scratch.progress)
         predicted = self._predict(runner, index)
         sensitive = labels[index] == 1
         radii = self._certify(runner, index[sensitive], predicted[sensitive])

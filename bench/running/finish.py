@@ -12,6 +12,7 @@ from bench.figures.run_figures import draw_run
 from bench.files import plain
 from bench.report import write_report
 from bench.running.cells import CellJob, cached_dataset
+from bench.running.costs import costs_of
 from bench.running.provenance import RunClock, run_record
 from bench.running.runner import Resources
 from bench.store import CURVES, ORIGINAL_UNITS, SUMMARY, TABLE_COLUMNS, CellFolder, Store
@@ -56,7 +57,7 @@ def finish_cells(
     if table is not None:
         store.write_table(TABLE_COLUMNS, columns_table(table))
         store.write_table(ORIGINAL_UNITS, in_original_units(summary, table))
-    store.write_run(run_record(configuration, methods, radii, clock))
+    store.write_run({**run_record(configuration, methods, radii, clock), "costs": costs_of(cells)})
     write_claim(store.out)
     figures = draw_run(store.out)
     report = write_report(store.out, data_dir)

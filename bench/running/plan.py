@@ -1,5 +1,6 @@
 """What determines the numbers of one cell besides its method and its data, and what it keeps while it is computed."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,9 +29,10 @@ class CellPlan:
 class Scratch:
     """What an unfinished cell keeps on disk, so that a cut costs one epoch or one batch; it never changes a number.
 
-    checkpoint: the state of training (None: not kept); parts: finished batches; progress: show training's progress.
+    checkpoint: the state of training (None: not kept); parts: finished batches; progress: told in a few words what the
+    cell is at.
     """
 
     checkpoint: Path | None = None
     parts: Parts = field(default_factory=Parts)
-    progress: bool = False
+    progress: Callable[[str], None] | None = None

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from bench.contract import Outcome
 from bench.files import remove_temporaries
-from bench.running.cells import CellJob, CellOutcome, Failure, cached_dataset, compute_cell, logging_to
+from bench.running.cells import CellJob, CellOutcome, Failure, Watch, cached_dataset, compute_cell, logging_to
 from bench.store import LOG_FILE
 
 LOG = logging.getLogger(__name__)
@@ -42,9 +42,12 @@ class Budget:
 
 
 def run_in_processes(
-    jobs: Sequence[CellJob], devices: Sequence[str], budget: Budget
+    jobs: Sequence[CellJob], devices: Sequence[str], budget: Budget, watch: Watch = lambda _: None
 ) -> Iterator[tuple[CellJob, CellOutcome | Failure]]:
-    """Compute the jobs, one at a time on each entry of ``devices``, and yield each one's result as it ends."""
+    """Compute the jobs, one at a time on each entry of ``devices``, and yield each one's result as it ends.
+
+    watch: told which cells are running, about five times a second.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     waiting, free = deque(jobs), deque(devices)
@@ -54,6 +57,7 @@ def run_in_processes(
             while waiting and free:
                 running.append(_start(context, waiting.popleft(), free.popleft(), budget))
             wait([cell.results for cell in running], timeout=TICK_SECONDS)
+            watch({cell.job.key: time.monotonic() - cell.started for cell in running})
             for cell in list(running):
                 result = cell.result()
                 if result is not None:

@@ -4,11 +4,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from bench.data import Dataset
 from bench.errors import UsageError
@@ -19,6 +18,7 @@ from bench.running.cells import (
     DataRequest,
     Engine,
     Failure,
+    Watch,
     cached_dataset,
     failed_cell,
 )
@@ -27,6 +27,7 @@ from bench.running.evaluate import describe
 from bench.running.interrupts import Interrupts
 from bench.running.plan import CellPlan
 from bench.running.processes import Budget, run_in_processes
+from bench.running.progress import Progress
 from bench.store import LOG_FILE, CellFolder, Store
 from bench.suite import MethodEntry, Suite
 
@@ -111,16 +112,18 @@ def cell_key(entry: MethodEntry, plan: CellPlan, data: Dataset, resources: Resou
 def local_engine(resources: Resources) -> Engine:
     """Return the engine that computes cells in processes of this machine."""
 
-    def compute(jobs: Sequence[CellJob]) -> Iterator[tuple[CellJob, CellOutcome | Failure]]:
-        if min(len(jobs), len(resources.devices)) == 1:
-            jobs = [replace(job, progress=True) for job in jobs]
-        return run_in_processes(jobs, resources.devices, resources.budget)
+    def compute(jobs: Sequence[CellJob], watch: Watch) -> Iterator[tuple[CellJob, CellOutcome | Failure]]:
+        return run_in_processes(jobs, resources.devices, resources.budget, watch)
 
     return compute
 
 
 def run_jobs(
-    jobs: Sequence[CellJob], engine: Engine, interrupts: Interrupts, fresh: bool = False
+    jobs: Sequence[CellJob],
+    engine: Engine,
+    interrupts: Interrupts,
+    progress: Progress,
+    fresh: bool = False,
 ) -> Iterator[CellReport]:
     """Run the jobs, finished cells excepted unless ``fresh``, and yield a report as each one is stored."""
     todo = []
@@ -128,16 +131,27 @@ def run_jobs(
         if fresh:
             job.folder.clear_unfinished()
         elif job.folder.finished(job.key):
+            progress.found(job)
             yield CellReport(job.folder, reused=True)
             continue
         todo.append(job)
     if not todo:
         return
-    for job, result in tqdm(engine(todo), total=len(todo), desc="cells", disable=None):
-        # Only this process writes results, and a signal waits until a cell is stored.
-        with interrupts.held():
-            report = _store(job, result)
-        yield report
+    progress.begin()
+    try:
+        for job, result in engine(todo, progress.watch):
+            # Only this process writes results, and a signal waits until a cell is stored.
+            with interrupts.held():
+                report = _store(job, result)
+            progress.ended(job, _seconds(result), failed=bool(report.errors))
+            yield report
+    finally:
+        progress.close()
+
+
+def _seconds(result: CellOutcome | Failure) -> float | None:
+    """How long a cell worked; None for one that was lost."""
+    return None if isinstance(result, Failure) else sum(result.meta["seconds"].values())
 
 
 def _store(job: CellJob, result: CellOutcome | Failure) -> CellReport:

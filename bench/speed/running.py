@@ -13,6 +13,7 @@ from bench.running.cells import (
     DataRequest,
     Engine,
     Failure,
+    Watch,
     cached_dataset,
     compute_cell,
 )
@@ -99,11 +100,11 @@ def _jobs(folder: Path, made_of: str, cells: int, data_dir: Path | None) -> list
 
 def _computed(engine: Engine, jobs: Sequence[CellJob]) -> None:
     """Compute all cells; one that failed would make the timing worthless."""
-    for job, result in engine(jobs):
+    for job, result in engine(jobs, lambda running: None):
         if isinstance(result, Failure) or result.errors:
             raise RuntimeError(f"{job.label} failed: {result}")
 
 
-def _in_this_process(jobs: Sequence[CellJob]) -> Iterator[tuple[CellJob, CellOutcome]]:
+def _in_this_process(jobs: Sequence[CellJob], watch: Watch) -> Iterator[tuple[CellJob, CellOutcome]]:
     for job in jobs:
         yield job, compute_cell(job, cached_dataset(job.data), "cpu", Scratch())
