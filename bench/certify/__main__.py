@@ -13,17 +13,18 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from bench.certify.choice import CERTIFICATES, Noise, choose, described, methods_for, obstacles
+from bench.certify.choice import Noise, choose, described, methods_for, obstacles
 from bench.certify.kept import keep
+from bench.certify.options import DEFAULT_OUT, check, label_place, parser, sensitive_logit
+from bench.certify.watching import Stage, budgets
 from bench.commands import command
-from bench.contract import NORMS, Method, Outcome, check_norms
+from bench.contract import Method, Outcome, check_norms
 from bench.data import Dataset
-from bench.data_options import add_data_options, own_data, print_account
-from bench.errors import Parser, UsageError
+from bench.data_options import own_data, print_account
 from bench.model_files import ModelFile, open_model
 from bench.options import chosen_devices
 from bench.running.cells import cached_dataset
-from bench.running.evaluate import Evaluation, describe, failed
+from bench.running.evaluate import Evaluation, chosen_test_inputs, describe, failed
 from bench.running.finish import finish_cells
 from bench.running.lock import FolderLock
 from bench.running.plan import CellPlan
@@ -31,66 +32,13 @@ from bench.running.provenance import RunClock
 from bench.store import SUMMARY, CellFolder, Store
 
 LOG = logging.getLogger(__name__)
-DEFAULT_OUT = Path("out/certify")
-DEFAULT_INPUTS = 200
-
-
-def parser() -> Parser:
-    """Describe the command line."""
-    top = Parser(
-        prog="python -m bench.certify",
-        description="Certify a trained network: an FCNN checkpoint (.safetensors), ONNX, TorchScript or "
-        "torch.export file with one score (positive: sensitive) or two logits. Says which certificates apply, "
-        "issues them, and writes the tables, figures and report of a run.",
-    )
-    add = top.add_argument
-    add("--model", type=Path, required=True, metavar="FILE", help="the trained network")
-    add("--data", required=True, metavar="FILE|NAME", help="own .npz, .csv or .parquet, or a NAME")
-    add("--norms", nargs="+", default=NORMS, metavar="NORM", help=f"some of {' '.join(NORMS)}")
-    add(
-        "--certificates",
-        nargs="+",
-        metavar="NAME",
-        help=f"some of {', '.join(CERTIFICATES)} (default: all that apply, but no smoothing)",
-    )
-    add(
-        "--sensitive-logit",
-        type=int,
-        choices=(0, 1),
-        help="which of two logits is the sensitive class's (default: its place among the data's labels); "
-        "of one score, 0 says that negative means sensitive",
-    )
-    add("--threshold", type=float, default=0.0, metavar="T", help="the score must exceed it (default: 0)")
-    add("--output", metavar="NAME", help="which output of an ONNX file holds the scores")
-    add("--sigma", type=float, metavar="S", help="noise of randomized smoothing, per coordinate")
-    add("--draws", type=int, default=10_000, metavar="N", help="noise draws per input (default: 10000)")
-    add(
-        "--seconds",
-        type=float,
-        default=10.0,
-        metavar="S",
-        help="budget of alpha_beta_crown per input and norm (default: 10)",
-    )
-    add(
-        "--inputs",
-        type=int,
-        default=DEFAULT_INPUTS,
-        metavar="N",
-        help=f"test inputs to use, 0 for all (default: {DEFAULT_INPUTS})",
-    )
-    add("--trust", action="store_true", help="load TorchScript and torch.export files, which can run code")
-    add("--device", default="auto", metavar="auto|cpu|cuda[:i]", help="where to compute (default: auto)")
-    add("--out", type=Path, metavar="DIR", help="output folder (default: out/certify/MODEL)")
-    add_data_options(top.add_argument_group("data").add_argument)
-    return top
 
 
 def certify(options: argparse.Namespace) -> int:
     """Certify what the options ask for; raise UsageError before anything is started if they make no sense."""
     clock = RunClock()
     norms, noise = check_norms(options.norms), Noise(options.sigma, options.draws)
-    if options.inputs < 0 or not options.seconds > 0:
-        raise UsageError("--inputs must be 0 (all) or more, and --seconds a number > 0")
+    check(options)
     device = torch.device(chosen_devices(options.device)[0])
     request = own_data(options)
     data = cached_dataset(request)
@@ -98,12 +46,14 @@ def certify(options: argparse.Namespace) -> int:
         options.model,
         data.input_shape,
         place=data.place,
-        logit=options.sensitive_logit,
+        labels=label_place(data),
+        logit=sensitive_logit(options.sensitive_logit, data),
         threshold=options.threshold,
         output=options.output,
+        layout=options.layout,
         trust=options.trust,
     )
-    against = obstacles(model.score, data.input_shape)
+    against = obstacles(model.score, data.input_shape, model.unread)
     chosen = choose(options.certificates, against, noise)
     print_account([request])
     print("\n".join([*_said(options.model, model, data), described(against, chosen)]), flush=True)
@@ -113,10 +63,11 @@ def certify(options: argparse.Namespace) -> int:
     methods = methods_for(model.score, chosen, noise, options.seconds, device)
     with FolderLock(store.out):
         store.sweep()
-        kept = {"model_file": options.model.name, "given": keep(store, options)}
+        kept = {"model_file": options.model.name, "given": keep(store, options, model.logit)}
         cells, errors = [], []
-        for method in methods:
-            cell, found = _run(method, data, replace(plan, method_id=method.name), store, kept)
+        for method, seconds in zip(methods, budgets(methods, options.minutes), strict=True):
+            method_plan = replace(plan, method_id=method.name)
+            cell, found = _run(method, data, method_plan, store, kept, seconds)
             cells.append(cell)
             errors += found
         text = finish_cells(
@@ -140,15 +91,19 @@ def _said(path: Path, model: ModelFile, data: Dataset) -> list[str]:
     lines = [f"{path.name}: {model.kind}"]
     if model.layers:
         lines.append(f"Layers: {', '.join(model.layers)}")
+    if model.unread:
+        lines.append(f"Not read: {model.unread}; onnxruntime runs it, which is all that smoothing needs")
     if model.removed:
-        lines.append(f"Left off at its end: {model.removed}, which does not change the class")
-    if model.logits:
+        lines.append(f"Undone at its end, the rule carried through: {', '.join(model.removed)}")
+    name = data.classes[0]
+    if model.logits > 1:
+        called = f" ({data.labels[model.logit]!r})" if len(data.labels) == model.logits else ""
         lines.append(
-            f"Sensitive class {data.classes[0]!r}: logit {model.logit} (--sensitive-logit changes it)"
+            f"Sensitive class {name!r}: logit {model.logit}{called} of {model.logits}, where it is {model.rule} "
+            "(--sensitive-logit changes it)"
         )
     else:
-        sign = "positive" if model.logit == 1 else "negative"
-        lines.append(f"Sensitive class {data.classes[0]!r}: {sign} score")
+        lines.append(f"Sensitive class {name!r}: where its output is {model.rule}")
     return lines
 
 
@@ -164,14 +119,18 @@ def _warn_if_reversed(summary: pd.DataFrame) -> None:
 
 
 def _run(
-    method: Method, data: Dataset, plan: CellPlan, store: Store, kept: dict[str, object]
+    method: Method, data: Dataset, plan: CellPlan, store: Store, kept: dict[str, object], seconds: float
 ) -> tuple[CellFolder, list[str]]:
     """Issue one method's certificates and store them; whatever goes wrong becomes rows with the reason."""
+    sensitive = data.y_test[chosen_test_inputs(data, plan.test_inputs)].sum()
+    stage = method.stage = Stage(method.title, len(method.curves()), int(sensitive), seconds)
     try:
         result = Evaluation(method, data, plan).run()
     except Exception as error:  # one failing method must not take the others down
         LOG.exception("%s on %s failed", method.name, data.name)
         result = failed(method, data, plan, Outcome.ERROR, describe(error))
+    finally:
+        stage.close()
     folder = store.cell(data.name, method.name, plan.seed)
     meta = {
         "method": method.name,
@@ -195,7 +154,10 @@ def _configuration(options: argparse.Namespace, data: Dataset, norms: tuple[str,
         "datasets": [data.name],
         "norms": norms,
         "seeds": [0],
-        **{name: getattr(options, name) for name in ("threshold", "output", "sigma", "draws", "seconds")},
+        **{
+            name: getattr(options, name)
+            for name in ("threshold", "output", "layout", "sigma", "draws", "seconds", "minutes")
+        },
     }
 
 

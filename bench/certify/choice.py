@@ -10,7 +10,7 @@ from torch import nn
 from baselines.bounds import METHODS as BOUNDS
 from baselines.bounds import BoundedScore, UnsupportedLayer
 from baselines.branch_and_bound import UnsupportedNetwork, to_chain
-from bench.certify.given import SMOOTHING, GivenBounds, GivenBranchAndBound, GivenFCNN
+from bench.certify.given import SMOOTHING, GivenBounds, GivenBranchAndBound, GivenFCNN, margins_of
 from bench.contract import Method
 from bench.errors import UsageError, unknown
 from bench.methods._bounds import BoundsSettings
@@ -40,19 +40,22 @@ class Noise:
             raise UsageError(f"--draws {self.draws}: give at least 100, a few thousand for useful radii")
 
 
-def obstacles(network: nn.Module, input_shape: tuple[int, ...]) -> dict[str, str]:
-    """Return certificate -> why it cannot be issued for the network, empty where it can."""
+def obstacles(network: nn.Module, input_shape: tuple[int, ...], unread: str = "") -> dict[str, str]:
+    """Return certificate -> why it cannot be issued for the network, empty where it can.
+
+    unread: why the network was not read, if only onnxruntime runs it.
+    """
     convex = "" if isinstance(network, FeatureConvexClassifier) else NOT_CONVEX
-    try:
-        BoundedScore(network, input_shape)
-        bounded = ""
-    except (UnsupportedLayer, ImportError) as error:
-        bounded = str(error)
-    try:
-        to_chain(network, input_shape)
-        chain = ""
-    except UnsupportedNetwork as error:
-        chain = str(error)
+    bounded = chain = unread
+    if not unread:
+        try:
+            BoundedScore(margins_of(network), input_shape)
+        except (UnsupportedLayer, ImportError) as error:
+            bounded = str(error)
+        try:
+            to_chain(margins_of(network), input_shape)
+        except UnsupportedNetwork as error:
+            chain = str(error)
     return {
         **dict.fromkeys(TANGENTS, convex),
         **dict.fromkeys(BOUNDS, bounded),
@@ -83,7 +86,8 @@ def choose(wanted: Sequence[str] | None, against: dict[str, str], noise: Noise) 
     chosen += ["smoothing_gaussian"] if noise.sigma is not None else []
     if not chosen:
         raise UsageError(
-            f"no certificate applies without noise ({against['crown']}): give --sigma for randomized smoothing"
+            f"no certificate applies without noise ({against['crown']}): give --sigma, for example 0.25, for "
+            "randomized smoothing, which only runs the network"
         )
     return tuple(chosen)
 

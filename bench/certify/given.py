@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from bench.calibration import ThresholdedScore
+from bench.certify.watching import Watched, WatchedBranchAndBound
 from bench.contract import FitContext, Method, TrainingData
 from bench.methods._bounds import BoundPropagation
 from bench.methods.alpha_beta_crown import AlphaBetaCROWN
@@ -10,6 +11,7 @@ from bench.methods.fcnn import FCNN
 from bench.methods.smoothing_gaussian import SmoothingGaussian
 from bench.methods.smoothing_laplace import SmoothingLaplace
 from bench.methods.smoothing_uniform import SmoothingUniform
+from bench.model_files.scores import Score
 
 
 class Given:
@@ -27,30 +29,45 @@ class Given:
         pass
 
 
-class GivenFCNN(Given, FCNN):
+class GivenFCNN(Given, Watched, FCNN):
     """Certificates from tangents."""
 
 
-class GivenBounds(Given, BoundPropagation):
-    """Certificates from bounds; the network computes in float64."""
+class GivenMargins(Given):
+    """The first base of a method that bounds a network in float64, one or several margins."""
+
+    def bounded(self) -> nn.Module:
+        return margins_of(self.model)
+
+    def score(self, x: Tensor) -> Tensor:
+        return self.model(x.double())
+
+
+class GivenBounds(GivenMargins, Watched, BoundPropagation):
+    """Certificates from bounds."""
 
     name = "bounds"
     title = "Bounds"
     reference = "Gowal et al., 2018; Zhang et al., NeurIPS 2018; Xu et al., ICLR 2021"
 
-    def score(self, x: Tensor) -> Tensor:
-        return self.model(x.double())
+
+class GivenBranchAndBound(GivenMargins, WatchedBranchAndBound, AlphaBetaCROWN):
+    """Certificates from branch and bound."""
 
 
-class GivenBranchAndBound(Given, AlphaBetaCROWN):
-    """Certificates from branch and bound; the network computes in float64."""
-
-    def score(self, x: Tensor) -> Tensor:
-        return self.model(x.double())
+def margins_of(network: nn.Module) -> nn.Module:
+    """What bounds work on: all outputs of it are positive where the input is sensitive."""
+    return network.margins if isinstance(network, Score) else network
 
 
-class GivenInNoise(Given):
-    """The first base of a smoothed classifier: another classifier, the network's majority vote under noise."""
+class GivenInNoise(Given, Watched):
+    """The first base of a smoothed classifier: another classifier, the network's majority vote under noise.
+
+    Few inputs at a time, so that their number moves on; each batch draws noise of its own.
+    """
+
+    cut = False
+    batch_size = 8
 
     def network(self, input_shape: tuple[int, ...]) -> nn.Module:
         return ThresholdedScore(self.given.float()).eval()

@@ -19,8 +19,11 @@ FOLDER = "model"
 RUNS_NOTHING = (".safetensors", ".onnx")
 
 
-def keep(store: Store, options: argparse.Namespace) -> dict[str, Any]:
-    """Copy the model file into OUT/model; return what ``reopen`` needs to read it as it was read now."""
+def keep(store: Store, options: argparse.Namespace, logit: int) -> dict[str, Any]:
+    """Copy the model file into OUT/model; return what ``reopen`` needs to read it as it was read now.
+
+    logit: the sensitive class's.
+    """
     path: Path = options.model
     (store.out / FOLDER).mkdir(exist_ok=True)
     files = {}
@@ -30,9 +33,10 @@ def keep(store: Store, options: argparse.Namespace) -> dict[str, Any]:
         files[part.name] = {"bytes": len(content), "sha256": checksum(content)}
     return {
         "files": files,
-        "logit": options.sensitive_logit,
+        "logit": logit,
         "threshold": options.threshold,
         "output": options.output,
+        "layout": options.layout,
     }
 
 
@@ -60,9 +64,9 @@ def reopen(store: Store, data: Dataset, meta: Mapping[str, Any]) -> Method:
     method.given = open_model(
         path,
         data.input_shape,
-        place=data.place,
         logit=given["logit"],
         threshold=given["threshold"],
         output=given["output"],
+        layout=given.get("layout", "auto"),
     ).score
     return method

@@ -39,6 +39,7 @@ class Dataset:
     ``classes``: names of the sensitive and of the other class. ``source``: where it came from.
     ``sha256``: hash of the arrays, so that results can be tied to their data. ``place``: the sensitive class's among
     the two labels in increasing order, as in the logits of a classifier trained on them; 1 where there are more labels.
+    ``labels``: the names of all labels in increasing order, before one was made sensitive.
     ``mutable``: (d,) bool, the features that an adversary can change; None: all. ``columns``: of a table, as its file
     has them. ``account``: what was made of a table (split, columns), in lines for people.
     """
@@ -56,6 +57,7 @@ class Dataset:
     y_test: np.ndarray = field(repr=False)
     feature_names: tuple[str, ...] | None = field(default=None, repr=False)
     place: int = 1
+    labels: tuple[str, ...] = ()
     mutable: np.ndarray | None = field(default=None, repr=False)
     columns: tuple[Column, ...] | None = field(default=None, repr=False)
     account: tuple[str, ...] = field(default=(), repr=False)
@@ -92,6 +94,7 @@ def assemble(raw: RawData, name: str, title: str, sensitive: str | int) -> Datas
         sha256=content_hash(arrays),
         feature_names=raw.feature_names,
         place=raw.labels.index(label) if len(raw.labels) == 2 else 1,
+        labels=raw.classes,
         **arrays,
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from baselines.lipschitz.layers import CachedWeight
 from bench.contract import Method
 from bench.errors import UsageError
-from bench.model_files.onnx_file import INSTALL_HINT
+from bench.model_files.runtime import INSTALL_HINT
 
 # Before 14 batch normalisation does not say whether it trains, and the reference implementation takes it to.
 OPSET = 14

@@ -119,6 +119,10 @@ class BoundPropagation(Method):
             return {norm: Radii.without(len(x), Outcome.UNSUPPORTED, str(error)) for norm in norms}
         return {norm: Radii.from_radius(found[norm]) for norm in norms}
 
+    def bounded(self) -> nn.Module:
+        """Return what is bounded: a network all of whose outputs are positive where the input is sensitive."""
+        return self.model
+
     def _loss(self) -> Loss:
         settings = self.settings
         if settings.training == "adversarial":
@@ -132,7 +136,7 @@ class BoundPropagation(Method):
         """The search over these inputs; kept, because the curve in the box starts from the free one's radii."""
         state = _fingerprint(self.model.state_dict().values())
         if state != self._bounded_state:
-            self._bounded = BoundedScore(self.model, tuple(x.shape[1:]), self.device)
+            self._bounded = BoundedScore(self.bounded(), tuple(x.shape[1:]), self.device)
             self._bounded_state, self._searches = state, {}
         key = (norm, _fingerprint([x]))
         if key not in self._searches:

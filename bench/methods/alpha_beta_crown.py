@@ -73,7 +73,7 @@ class AlphaBetaCROWN(BoundPropagation):
         )
         try:
             found = {
-                norm: certify(self.model, x, norm, curve.domain, budget, search, settings.tolerance)
+                norm: certify(self.bounded(), x, norm, curve.domain, budget, search, settings.tolerance)
                 for norm in norms
             }
         except UnsupportedNetwork as error:

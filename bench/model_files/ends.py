@@ -1,123 +1,386 @@
-"""From what a network returns to one score: positive means sensitive."""
+"""The user's own rule on what a network returns, carried back through the end of the network.
 
-from dataclasses import dataclass
+Of one output the rule is: sensitive iff it exceeds the threshold. Of several: iff the sensitive class's is the
+greatest, by more than the threshold if there is one; of probabilities and their logarithms a threshold is on the
+class's own. A monotone end (sigmoid, softmax of two, 1 - p, ...) is undone: bounds do not pass well through it.
+"""
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bench.errors import UsageError
-from bench.model_files.program import Affine, Concat, Program, Reshape, Step
+from bench.model_files.layers import MOVES, Affine, Clip, Concat, Exp, Leaky, Log, entries
+from bench.model_files.program import Program, Step
+
+PAIR = "(1 - p, p)"
 
 
 @dataclass(frozen=True)
-class Stripped:
-    """A program without the functions at its end that do not change which class wins.
+class Rule:
+    """When outputs (N, M) mean sensitive: output ``logit`` exceeds the threshold or, if ``greatest``, the others by it.
 
-    removed: what they were. pair: whether one number was found that is the second class's score less the first one's.
+    Of one output, logit 0 means: less than the threshold.
+    """
+
+    logit: int
+    threshold: float
+    greatest: bool
+
+    @property
+    def text(self) -> str:
+        """The rule in a few words."""
+        if self.greatest:
+            return "the greatest" + (f", by more than {self.threshold:g}" if self.threshold else "")
+        return f"{'>' if self.logit or self.greatest else '<'} {self.threshold:g}"
+
+    def margin(self, outputs: np.ndarray) -> np.ndarray:
+        """A number (N,) for outputs (N, M), positive iff sensitive."""
+        if outputs.shape[1] == 1:
+            return (outputs[:, 0] - self.threshold) * (1 if self.logit else -1)
+        own = outputs[:, self.logit]
+        if not self.greatest:
+            return own - self.threshold
+        return own - np.delete(outputs, self.logit, axis=1).max(axis=1) - self.threshold
+
+
+@dataclass(frozen=True)
+class Undone:
+    """The rule as linear margins of an earlier value: sensitive iff all rows (m, K) @ value + offset (m,) are positive.
+
+    removed: the functions that were undone. rule: on the network's own ``outputs``, with the default filled in.
     """
 
     program: Program
-    removed: str
-    pair: bool
+    rows: Tensor
+    offset: Tensor
+    removed: tuple[str, ...]
+    rule: Rule
+    outputs: int
 
 
-class Score(nn.Module):
-    """score(x) = one number per input (N,) in the network's dtype; sensitive iff positive."""
+@dataclass(frozen=True)
+class _Place:
+    """A condition on an earlier value: its entry ``k`` is above (or below) t, or above (below) all others by t."""
 
-    def __init__(self, program: Program, input_shape: tuple[int, ...], last: nn.Linear) -> None:
-        super().__init__()
-        self.program, self.last = program, last
-        self.input_shape = input_shape
+    value: str
+    k: int
+    above: bool
+    t: float
+    removed: tuple[str, ...] = ()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.program(x.reshape(-1, *self.input_shape))).squeeze(1)
+    def at(self, value: str, k: int | None = None) -> "_Place":
+        return replace(self, value=value, k=self.k if k is None else k)
 
 
-def strip(program: Program) -> Stripped:
-    """Remove a final sigmoid, softmax or log-softmax, and scikit-learn's pair (1 - p, p).
+def undo(
+    program: Program, input_shape: tuple[int, ...], logit: int | None, place: int, threshold: float | None
+) -> Undone:
+    """Return the user's rule as margins.
 
-    sigmoid(z) > 1/2 iff z > 0, and softmax keeps the order of two logits, so the class does not change; bounds could
-    not be propagated through them.
+    logit: the sensitive class's (default: ``place`` of two, 1 of one); threshold: default 0, and 1/2 of a probability.
+    Raises UsageError for a logit that is not there, or a threshold that the output always or never exceeds.
     """
-    steps, result = _steps(program), program.result
-    while (step := steps.get(result)) is not None:
-        if isinstance(step.layer, nn.Identity):
-            result = step.inputs[0]
-            continue
-        if isinstance(step.layer, nn.Sigmoid | nn.Softmax | nn.LogSoftmax):
-            return Stripped(_until(program, step.inputs[0]), step.label, pair=False)
-        logit = _logit_of_pair(step, steps)
-        if logit is not None:
-            return Stripped(_until(program, logit), "(1 - Sigmoid, Sigmoid)", pair=True)
-        break
-    return Stripped(program, "", pair=False)
+    ends = _Ends(program, input_shape)
+    count = ends.count(program.result)
+    chosen = chosen_logit(logit, place, count)
+    if count == 1:
+        return ends.of_one(chosen, threshold)
+    if threshold is not None and ends.probabilities(program.result, chosen):
+        return ends.of_entry(chosen, threshold)
+    return ends.of_greatest(chosen, threshold or 0.0)
 
 
-def one_score(stripped: Stripped, input_shape: tuple[int, ...], logit: int, threshold: float = 0.0) -> Score:
-    """Return the score network, in evaluation mode without parameter gradients.
+def chosen_logit(logit: int | None, place: int, count: int) -> int:
+    """The sensitive class's among ``count`` logits (of one output: 1, positive means sensitive, or 0)."""
+    if count == 0:
+        raise UsageError("it gives no number per input")
+    if logit is None:
+        if count > 2:
+            raise UsageError(
+                f"it gives {count} logits: say which is the sensitive class's with --sensitive-logit K, from 0 to "
+                f"{count - 1}"
+            )
+        return place if count == 2 else 1
+    most = max(1, count - 1)
+    if not 0 <= logit <= most:
+        what = "one score, of which 1 means positive is sensitive" if count == 1 else f"{count} logits"
+        raise UsageError(f"--sensitive-logit {logit}: it gives {what}: give a number from 0 to {most}")
+    return logit
 
-    logit: which of two logits (0 or 1) is the sensitive class's; of one score, 1 says that positive means sensitive.
-    threshold: what the score must exceed. Raises UsageError for any other number of outputs.
-    """
-    program, shape = stripped.program, output_shape(stripped.program, input_shape)
-    if shape == (1,):
-        program = Program([*_steps(program).values(), _column(program.result)], program.source, "column")
-        shape = (1, 1)
-    if len(shape) != 2 or shape[1] not in (1, 2):
-        many = "x".join(map(str, shape[1:]))
-        raise UsageError(
-            f"it gives {many} numbers per input: one score or two logits are needed; cut two classes out of a larger "
-            "classifier before exporting it"
+
+class _Ends:
+    """Walks from a program's result towards its input, as far as the functions on the way can be undone."""
+
+    def __init__(self, program: Program, input_shape: tuple[int, ...]) -> None:
+        self.program, self.steps = program, program.steps()
+        values = {program.source: torch.zeros(1, *input_shape, dtype=torch.float64)}
+        with torch.no_grad():
+            for step in self.steps.values():
+                values[step.output] = step.layer(*(values[name] for name in step.inputs))
+        self.shapes = {name: tuple(value.shape[1:]) for name, value in values.items()}
+
+    def count(self, value: str) -> int:
+        return int(torch.Size(self.shapes[value]).numel())
+
+    def of_one(self, logit: int, threshold: float | None) -> Undone:
+        result = self.program.result
+        low, high = self._range(result, 0)
+        t = threshold if threshold is not None else 0.5 if (low, high) == (0.0, 1.0) else 0.0
+        if not (low < t < high or (t == low and self._attains(result, logit))):
+            how = "give" if threshold is not None else "say when an input is sensitive:"
+            raise UsageError(
+                f"threshold {t:g}: its output lies between {low:g} and {high:g}, so that this tells no two inputs "
+                f"apart: {how} --threshold between them"
+            )
+        rule = Rule(logit, t, greatest=False)
+        return self._rows(self._entry(_Place(result, 0, logit == 1, t)), rule)
+
+    def of_entry(self, logit: int, threshold: float) -> Undone:
+        low, high = self._range(self.program.result, logit)
+        if not low < threshold < high:
+            raise UsageError(
+                f"--threshold {threshold:g}: its outputs lie between {low:g} and {high:g}: give a number between "
+                "them, or leave it out (the greatest wins)"
+            )
+        count = self.count(self.program.result)
+        if count > 2:
+            raise UsageError(
+                f"--threshold {threshold:g} on one of {count} probabilities is not supported: leave it out (the "
+                "greatest wins)"
+            )
+        rule = Rule(logit, threshold, greatest=False)
+        return self._rows(self._entry(_Place(self.program.result, logit, True, threshold)), rule)
+
+    def of_greatest(self, logit: int, threshold: float) -> Undone:
+        rule = Rule(logit, threshold, greatest=True)
+        at = _Place(self.program.result, logit, True, threshold)
+        while (step := self.steps.get(at.value)) is not None:
+            single = self._pair(step, at)
+            if single is not None:
+                return self._rows(self._entry(single), rule)
+            before = self._greatest_before(step, at)
+            if before is None:
+                break
+            at = before
+        count, sign = self.count(at.value), 1.0 if at.above else -1.0
+        rows = -torch.eye(count, dtype=torch.float64)
+        rows[:, at.k] += 1.0
+        rows = sign * rows[torch.arange(count) != at.k]
+        offset = torch.full((count - 1,), -at.t, dtype=torch.float64)
+        return Undone(
+            self.program.until(at.value), rows, offset, at.removed, rule, self.count(self.program.result)
         )
-    sign = 1.0 if logit == 1 else -1.0
-    weights = [sign] if shape[1] == 1 else [-sign, sign]
-    last = nn.Linear(len(weights), 1, dtype=torch.float64)
-    with torch.no_grad():
-        last.weight.copy_(torch.tensor([weights]))
-        last.bias.fill_(-threshold)
-    return Score(program, input_shape, last).eval().requires_grad_(False)
 
+    def probabilities(self, value: str, k: int) -> bool:
+        """Whether an entry of a result is a probability of several, or its logarithm."""
+        while (step := self.steps.get(value)) is not None:
+            if isinstance(step.layer, nn.Softmax | nn.LogSoftmax):
+                return True
+            if self._pair(step, _Place(value, k, True, 0.0)) is not None:
+                return True
+            moved = self._moved(step, k)
+            if moved is None and not isinstance(step.layer, Affine) and _monotone(step.layer) is None:
+                return False
+            value, k = moved or (step.inputs[0], k)
+        return False
 
-def output_shape(program: Program, input_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of what the program returns for one input, the batch axis included."""
-    with torch.no_grad():
-        return tuple(program(torch.zeros(1, *input_shape, dtype=torch.float64)).shape)
+    def _rows(self, found: "_Place | tuple[_Place, int]", rule: Rule) -> Undone:
+        at, other = found if isinstance(found, tuple) else (found, None)
+        row = torch.zeros(1, self.count(at.value), dtype=torch.float64)
+        sign = 1.0 if at.above else -1.0
+        row[0, at.k] = sign
+        if other is not None:
+            row[0, other] = -sign
+        offset = torch.tensor([-sign * at.t], dtype=torch.float64)
+        return Undone(
+            self.program.until(at.value), row, offset, at.removed, rule, self.count(self.program.result)
+        )
 
+    def _entry(self, at: _Place) -> "_Place | tuple[_Place, int]":
+        """The earliest condition on one entry that says the same; with another entry if it is their difference."""
+        while (step := self.steps.get(at.value)) is not None:
+            layer = step.layer
+            if isinstance(layer, nn.Softmax | nn.LogSoftmax):
+                if self.shapes[at.value][-1] != 2:
+                    break
+                t = _log_odds(at.t, isinstance(layer, nn.LogSoftmax))
+                before = replace(at, value=step.inputs[0], t=t, removed=(*at.removed, step.label))
+                return before, at.k ^ 1
+            before = self._entry_before(step, at)
+            if before is None:
+                break
+            at = before
+        return at
 
-def _steps(program: Program) -> dict[str, Step]:
-    return {
-        output: Step(name.rpartition("_")[0], getattr(program, name), inputs, output)
-        for name, inputs, output in program.wiring
-    }
+    def _entry_before(self, step: Step, at: _Place) -> _Place | None:
+        layer = step.layer
+        moved = self._moved(step, at.k)
+        if moved is not None:
+            return at.at(*moved)
+        if isinstance(layer, Affine):
+            scale = 1.0 if layer.scale is None else float(self._constant(layer.scale, at))
+            shift = 0.0 if layer.shift is None else float(self._constant(layer.shift, at))
+            if scale == 0 or self.shapes[step.inputs[0]] != self.shapes[at.value]:
+                return None
+            above = at.above if scale > 0 else not at.above
+            return replace(at.at(step.inputs[0]), above=above, t=(at.t - shift) / scale)
+        known = _monotone(layer)
+        if known is None:
+            return None
+        return replace(at.at(step.inputs[0]), t=known.inverse(at.t), removed=(*at.removed, step.label))
 
+    def _greatest_before(self, step: Step, at: _Place) -> _Place | None:
+        layer = step.layer
+        before = step.inputs[0]
+        if isinstance(layer, MOVES):
+            return at.at(*self._moved(step, at.k)) if self._moves_all(step) else None
+        if isinstance(layer, Affine):
+            constants = [value for value in (layer.scale, layer.shift) if value is not None]
+            same = all(value.numel() == 1 for value in constants)
+            scale = 1.0 if layer.scale is None else float(layer.scale.flatten()[0])
+            if not same or scale == 0 or self.count(before) != self.count(at.value):
+                return None
+            return replace(at.at(before), above=at.above if scale > 0 else not at.above, t=at.t / abs(scale))
+        removed = (*at.removed, step.label)
+        if isinstance(layer, nn.Softmax | nn.LogSoftmax):
+            whole = self.shapes[at.value][-1] == self.count(at.value)
+            keeps = isinstance(layer, nn.LogSoftmax) or at.t == 0
+            return replace(at.at(before), removed=removed) if whole and keeps else None
+        known = _monotone(layer)
+        if known is None or not known.strict or at.t != 0:
+            return None
+        return replace(at.at(before), removed=removed)
 
-def _until(program: Program, result: str) -> Program:
-    """The program up to another result, without the steps that it does not need."""
-    steps = _steps(program)
-    wanted, kept = {result}, []
-    for step in reversed(steps.values()):
-        if step.output in wanted:
-            kept.append(step)
-            wanted |= set(step.inputs)
-    return Program(kept[::-1], program.source, result)
-
-
-def _column(result: str) -> Step:
-    return Step("Reshape", Reshape((1,)), (result,), "column")
-
-
-def _logit_of_pair(step: Step, steps: dict[str, Step]) -> str | None:
-    """The name of z where the step joins (1 - sigmoid(z), sigmoid(z))."""
-    if not isinstance(step.layer, Concat) or len(step.inputs) != 2:
+    def _moved(self, step: Step, k: int) -> tuple[str, int] | None:
+        """Where an entry comes from, if the step only moves entries about (None: it is a constant)."""
+        if not isinstance(step.layer, MOVES):
+            return None
+        start, numbered = 0, []
+        for name in step.inputs:
+            numbered.append(entries(self.shapes[name]) + start)
+            start += self.count(name)
+        found = [step.layer(*(part + lift for part in numbered)).flatten()[k] for lift in (0, start)]
+        if found[1] - found[0] != start:
+            return None
+        source = int(found[0])
+        for name in step.inputs:
+            if source < self.count(name):
+                return name, source
+            source -= self.count(name)
         return None
-    first, second = (steps.get(name) for name in step.inputs)
-    if first is None or second is None or not isinstance(second.layer, nn.Sigmoid):
+
+    def _moves_all(self, step: Step) -> bool:
+        """Whether a step gives every entry of its one input once."""
+        count = self.count(step.output)
+        found = {self._moved(step, k) for k in range(count)}
+        return len(step.inputs) == 1 and self.count(step.inputs[0]) == count == len(found - {None})
+
+    def _pair(self, step: Step, at: _Place) -> _Place | None:
+        """The condition p > 1/2 on the sensitive class's p, where the step joins p and 1 - p."""
+        if not isinstance(step.layer, Concat) or self.count(at.value) != 2 or at.t != 0:
+            return None
+        sources = [self._moved(step, k) for k in (0, 1)]
+        if None in sources:
+            return None
+        for place in (0, 1):
+            other = self.steps.get(sources[place][0])
+            complement = (
+                other is not None
+                and isinstance(other.layer, Affine)
+                and other.inputs[0] == sources[1 - place][0]
+                and other.layer.scale is not None
+                and other.layer.shift is not None
+                and bool((other.layer.scale == -1).all() and (other.layer.shift == 1).all())
+            )
+            if complement:
+                value, k = sources[at.k]
+                return replace(at, value=value, k=k, t=0.5, removed=(*at.removed, PAIR))
         return None
-    complement = (
-        isinstance(first.layer, Affine)
-        and first.inputs == (second.output,)
-        and first.layer.scale is not None
-        and first.layer.shift is not None
-        and bool((first.layer.scale == -1).all() and (first.layer.shift == 1).all())
-    )
-    return second.inputs[0] if complement else None
+
+    def _range(self, value: str, k: int) -> tuple[float, float]:
+        """Between which numbers an entry lies, as far as the functions at the end say."""
+        step = self.steps.get(value)
+        if step is None:
+            return -math.inf, math.inf
+        layer = step.layer
+        if isinstance(layer, nn.Softmax):
+            return 0.0, 1.0
+        if isinstance(layer, nn.LogSoftmax):
+            return -math.inf, 0.0
+        moved = self._moved(step, k)
+        if moved is not None:
+            return self._range(*moved)
+        if isinstance(layer, Affine):
+            at = _Place(value, k, True, 0.0)
+            scale = 1.0 if layer.scale is None else float(self._constant(layer.scale, at))
+            shift = 0.0 if layer.shift is None else float(self._constant(layer.shift, at))
+            if scale == 0 or self.shapes[step.inputs[0]] != self.shapes[value]:
+                return -math.inf, math.inf
+            ends = sorted(scale * end + shift for end in self._range(step.inputs[0], k))
+            return ends[0], ends[1]
+        known = _monotone(layer)
+        if known is None:
+            return -math.inf, math.inf
+        low, high = self._range(step.inputs[0], k)
+        return max(known.low, known.of(low)), min(known.high, known.of(high))
+
+    def _attains(self, value: str, logit: int) -> bool:
+        """Whether the output can equal its lower end, so that exceeding it says something."""
+        step = self.steps.get(value)
+        while step is not None and (moved := self._moved(step, 0)) is not None:
+            step = self.steps.get(moved[0])
+        return logit == 1 and step is not None and isinstance(step.layer, nn.ReLU | Clip)
+
+    def _constant(self, constant: Tensor, at: _Place) -> Tensor:
+        return constant.broadcast_to(self.shapes[at.value]).flatten()[at.k]
+
+
+@dataclass(frozen=True)
+class _Monotone:
+    """A function that never falls: its inverse, the ends of its range, and whether it always rises."""
+
+    inverse: Callable[[float], float]
+    of: Callable[[float], float]
+    low: float = -math.inf
+    high: float = math.inf
+    strict: bool = True
+
+
+def _monotone(layer: nn.Module) -> _Monotone | None:
+    def of(x: float) -> float:
+        if math.isinf(x):
+            return x
+        return float(layer(torch.full((1, 1), x, dtype=torch.float64)))
+
+    if isinstance(layer, nn.Sigmoid):
+        return _Monotone(lambda t: math.log(t) - math.log1p(-t), of, 0.0, 1.0)
+    if isinstance(layer, nn.Tanh):
+        return _Monotone(math.atanh, of, -1.0, 1.0)
+    if isinstance(layer, nn.ReLU):
+        return _Monotone(lambda t: t, of, low=0.0, strict=False)
+    if isinstance(layer, Clip):
+        low = -math.inf if layer.low is None else layer.low
+        return _Monotone(lambda t: t, of, low, math.inf if layer.high is None else layer.high, strict=False)
+    if isinstance(layer, Leaky) and layer.slope.numel() == 1 and float(layer.slope) > 0:
+        return _Monotone(lambda t: t if t > 0 else t / float(layer.slope), of)
+    if isinstance(layer, nn.ELU):
+        return _Monotone(lambda t: t if t > 0 else math.log1p(t / layer.alpha), of, low=-layer.alpha)
+    if isinstance(layer, nn.Softplus):
+        return _Monotone(lambda t: t + math.log(-math.expm1(-t)), of, low=0.0)
+    if isinstance(layer, Exp):
+        return _Monotone(math.log, of, low=0.0)
+    if isinstance(layer, Log):
+        return _Monotone(
+            math.exp, lambda x: math.log(x) if 0 < x < math.inf else math.copysign(math.inf, x - 1)
+        )
+    return None
+
+
+def _log_odds(t: float, logarithm: bool) -> float:
+    """log(p / (1 - p)) of a probability p, given as itself or by its logarithm."""
+    return t - math.log(-math.expm1(t)) if logarithm else math.log(t) - math.log1p(-t)

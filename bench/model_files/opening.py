@@ -6,10 +6,11 @@ from pathlib import Path
 
 from torch import nn
 
-from bench.errors import UsageError
-from bench.model_files.ends import one_score, output_shape, strip
-from bench.model_files.onnx_file import read_onnx
-from bench.model_files.program import Program
+from bench.errors import UsageError, unknown
+from bench.model_files.ends import undo
+from bench.model_files.onnx_file import NetworkFile, read_onnx
+from bench.model_files.program import INNER, Program
+from bench.model_files.scores import Margins, RuntimeScore, Score, check_rule, rule_of_outputs
 from bench.model_files.torch_file import read_torch
 from fcnn.checkpoints import load_classifier
 from fcnn.classifier import FeatureConvexClassifier
@@ -22,23 +23,27 @@ KINDS = {
     ".pth": "TorchScript or torch.export",
     ".ts": "TorchScript",
 }
+LAYOUTS = ("auto", "chw", "hwc")
 
 
 @dataclass(frozen=True)
 class ModelFile:
     """A network from a file.
 
-    score: (N, *shape of the data) -> (N,), sensitive iff positive; a FeatureConvexClassifier, or a float64 network.
-    kind: of file, for people; layers: its operators in order; removed: what was left off its end.
-    logits: whether it has two, so that the score is their difference; logit: the sensitive class's.
+    score: (N, *shape of the data) -> (N,), sensitive iff positive; a FeatureConvexClassifier, a float64 network, or
+    one that only onnxruntime runs, where ``unread`` says which layer was not understood.
+    kind: of file, for people; layers: its operators in order; removed: the functions at its end that were undone.
+    logits: how many it has (1: one score); logit: the sensitive class's. rule: when an input is sensitive, for people.
     """
 
     score: nn.Module
     kind: str
     layers: tuple[str, ...] = ()
-    removed: str = ""
-    logits: bool = False
+    removed: tuple[str, ...] = ()
+    logits: int = 1
     logit: int = 1
+    rule: str = ""
+    unread: str = ""
 
 
 def open_model(
@@ -46,17 +51,21 @@ def open_model(
     input_shape: tuple[int, ...],
     *,
     place: int = 1,
+    labels: tuple[int, int] | None = None,
     logit: int | None = None,
-    threshold: float = 0.0,
+    threshold: float | None = None,
     output: str | None = None,
+    layout: str = "auto",
     trust: bool = False,
 ) -> ModelFile:
     """Open an FCNN checkpoint, an ONNX, a TorchScript or a torch.export file for data of this input shape.
 
-    place: of the sensitive class among the data's labels, and so among two logits unless ``logit`` says otherwise; a
-    single score is positive for the sensitive class unless ``logit`` is 0. threshold: what the score must exceed.
-    output: name of the ONNX output to use. trust: whether files that can run code may be loaded. Raises UsageError,
-    one line.
+    place: of the sensitive class among two labels, and so among two logits unless ``logit`` says otherwise; labels: the
+    same among any number of labels, (place, number), for as many logits. Else ``logit`` must be given; of a single
+    score it is 1, so that positive means sensitive, unless it is given as 0.
+    threshold: what the network's own output must exceed, see ``ends``. output: name of the ONNX output to use.
+    layout: order of the axes that the network wants images in (auto: as its input's shape says). trust: whether
+    files that can run code may be loaded. Raises UsageError, one line.
     """
     if not path.is_file():
         raise UsageError(
@@ -67,22 +76,50 @@ def open_model(
             f"model {str(path)!r}: files of type {path.suffix or '(none)'} are not supported; "
             f"supported are {', '.join(f'{suffix} ({kind})' for suffix, kind in KINDS.items())}"
         )
+    if threshold is not None and not math.isfinite(threshold):
+        raise UsageError(f"--threshold {threshold}: give a number")
     try:
         if path.suffix == ".safetensors":
-            return ModelFile(_fcnn(path, input_shape, threshold), "FCNN checkpoint")
-        if path.suffix == ".onnx":
-            program, shape = read_onnx(path, input_shape, output)
-            _check_size(shape, input_shape)
-        else:
-            program, shape = read_torch(path, input_shape, trust), input_shape
-        stripped = strip(program)
-        logits = stripped.pair or output_shape(stripped.program, shape)[-1] == 2
-        logit = logit if logit is not None else place if logits else 1
-        score = one_score(stripped, shape, logit, threshold)
+            return ModelFile(
+                _fcnn(path, input_shape, threshold or 0.0),
+                KINDS[path.suffix],
+                rule=f"> {threshold or 0:g}",
+            )
+        asked = _asked_shape(input_shape, layout)
+        found = read_onnx(path, asked, output) if path.suffix == ".onnx" else read_torch(path, asked, trust)
+        order = _order(found.shape, input_shape, layout)
+        return _with_rule(found, KINDS[path.suffix], input_shape, order, (logit, place, labels, threshold))
     except UsageError as error:
         raise UsageError(f"model {str(path)!r}: {error}") from error
-    kind = KINDS[path.suffix]
-    return ModelFile(score, kind, _layers(stripped.program), stripped.removed, logits, logit)
+
+
+def _with_rule(
+    found: NetworkFile,
+    kind: str,
+    input_shape: tuple[int, ...],
+    order: tuple[int, ...] | None,
+    wanted: tuple[int | None, int, tuple[int, int] | None, float | None],
+) -> ModelFile:
+    """The score of a network by the user's rule."""
+    logit, place, labels, threshold = wanted
+    if logit is None and labels is not None and labels[1] == found.session.outputs > 2:
+        logit = labels[0]
+    if found.program is None:
+        rule = rule_of_outputs(found.session, logit, place, threshold)
+        score = RuntimeScore(found.session, rule, input_shape, order)
+        return ModelFile(score, kind, (), (), found.session.outputs, rule.logit, rule.text, found.unread)
+    undone = undo(found.program, found.shape, logit, place, threshold)
+    score = Score(Margins(undone, input_shape, found.shape, order))
+    check_rule(found.session, score, undone.rule, given=threshold is not None or bool(undone.removed))
+    return ModelFile(
+        score,
+        kind,
+        _layers(undone.program),
+        undone.removed,
+        undone.outputs,
+        undone.rule.logit,
+        undone.rule.text,
+    )
 
 
 def _fcnn(path: Path, input_shape: tuple[int, ...], threshold: float) -> FeatureConvexClassifier:
@@ -95,20 +132,36 @@ def _fcnn(path: Path, input_shape: tuple[int, ...], threshold: float) -> Feature
     return classifier
 
 
-def _check_size(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> None:
-    """The data's inputs must have as many numbers, and not in another order of axes."""
+def _asked_shape(input_shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
+    """The shape to assume where a file leaves its own open."""
+    if layout not in LAYOUTS:
+        raise unknown("layout", layout, LAYOUTS)
+    if layout == "hwc" and len(input_shape) == 3:
+        return (*input_shape[1:], input_shape[0])
+    return input_shape
+
+
+def _order(shape: tuple[int, ...], input_shape: tuple[int, ...], layout: str) -> tuple[int, ...] | None:
+    """How to permute the data's axes (channels first, behind the batch) into the network's; None: not at all."""
     wanted, given = math.prod(shape), math.prod(input_shape)
     if wanted != given:
         raise UsageError(
             f"it takes inputs of shape {shape} ({wanted} numbers), the data has {input_shape} ({given})"
         )
-    other_order = len(shape) == len(input_shape) == 3 and shape != input_shape and input_shape[0] > 1
-    if other_order:
-        raise UsageError(
-            f"it takes inputs of shape {shape}, the data has {input_shape} with channels first: "
-            "export the network for channels first"
-        )
+    if len(input_shape) != 3 or layout == "chw":
+        return None
+    last = (*input_shape[1:], input_shape[0])
+    if layout == "hwc":
+        return (0, 2, 3, 1)
+    if len(shape) != 3 or shape == input_shape or input_shape[0] == 1:
+        return None
+    if shape == last:
+        return (0, 2, 3, 1)
+    raise UsageError(
+        f"it takes inputs of shape {shape}, the data has {input_shape} with channels first: say with --layout which "
+        "order the network wants: chw or hwc"
+    )
 
 
 def _layers(program: Program) -> tuple[str, ...]:
-    return tuple(name.rpartition("_")[0] for name, _, _ in program.wiring)
+    return tuple(name.rpartition("_")[0] for name, _, output in program.wiring if INNER not in output)

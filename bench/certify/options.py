@@ -1,0 +1,112 @@
+"""The command line of bench.certify."""
+
+import argparse
+from pathlib import Path
+
+from bench.certify.choice import CERTIFICATES
+from bench.contract import NORMS
+from bench.data import Dataset
+from bench.data_options import add_data_options
+from bench.errors import Parser, UsageError, unknown
+from bench.model_files import LAYOUTS
+
+DEFAULT_OUT = Path("out/certify")
+DEFAULT_INPUTS = 200
+DEFAULT_MINUTES = 10.0
+
+
+def parser() -> Parser:
+    """Describe the command line."""
+    top = Parser(
+        prog="python -m bench.certify",
+        description="Certify a trained network: an FCNN checkpoint (.safetensors), ONNX, TorchScript or "
+        "torch.export file with one score (positive: sensitive) or several logits (the greatest wins). Says which "
+        "certificates apply, issues them, and writes the tables, figures and report of a run.",
+    )
+    add = top.add_argument
+    add("--model", type=Path, required=True, metavar="FILE", help="the trained network")
+    add("--data", required=True, metavar="FILE|NAME", help="own .npz, .csv or .parquet, or a NAME")
+    add("--norms", nargs="+", default=NORMS, metavar="NORM", help=f"some of {' '.join(NORMS)}")
+    add(
+        "--certificates",
+        nargs="+",
+        metavar="NAME",
+        help=f"some of {', '.join(CERTIFICATES)} (default: all that apply, but no smoothing)",
+    )
+    add(
+        "--sensitive-logit",
+        metavar="K|CLASS",
+        help="which logit is the sensitive class's, counted from 0, or a class of the data (default: its place "
+        "among the data's labels); of one score, 0 says that less means sensitive",
+    )
+    add(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="what the network's own output must exceed (default: 0, of a probability 0.5, of several logits: "
+        "the greatest wins); of several logits, by how much the sensitive class's must exceed the others",
+    )
+    add("--output", metavar="NAME", help="which output of an ONNX file holds the scores")
+    add(
+        "--layout",
+        default="auto",
+        metavar="|".join(LAYOUTS),
+        help="order of an image's axes that the network wants: channels first or last (default: as its input says)",
+    )
+    add("--sigma", type=float, metavar="S", help="noise of randomized smoothing, per coordinate")
+    add("--draws", type=int, default=10_000, metavar="N", help="noise draws per input (default: 10000)")
+    add(
+        "--minutes",
+        type=float,
+        default=DEFAULT_MINUTES,
+        metavar="M",
+        help="time for all bounds and searches together, shared by the inputs; votes under noise come on top "
+        f"(default: {DEFAULT_MINUTES:g})",
+    )
+    add(
+        "--seconds",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="most that alpha_beta_crown takes per input and norm (default: 10)",
+    )
+    add(
+        "--inputs",
+        type=int,
+        default=DEFAULT_INPUTS,
+        metavar="N",
+        help=f"test inputs to use, 0 for all (default: {DEFAULT_INPUTS})",
+    )
+    add("--trust", action="store_true", help="load TorchScript and torch.export files, which can run code")
+    add("--device", default="auto", metavar="auto|cpu|cuda[:i]", help="where to compute (default: auto)")
+    add("--out", type=Path, metavar="DIR", help="output folder (default: out/certify/MODEL)")
+    add_data_options(top.add_argument_group("data").add_argument)
+    return top
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raise UsageError for numbers that make no sense."""
+    if options.inputs < 0:
+        raise UsageError(f"--inputs {options.inputs}: give 0 (all) or more")
+    for name in ("seconds", "minutes"):
+        if not 0 < getattr(options, name) < float("inf"):
+            raise UsageError(f"--{name} {getattr(options, name)}: give a number > 0")
+
+
+def sensitive_logit(given: str | None, data: Dataset) -> int | None:
+    """The logit that --sensitive-logit names, by number or by class; None if it is not given."""
+    if given is None:
+        return None
+    if given in data.labels:
+        return data.labels.index(given)
+    try:
+        return int(given)
+    except ValueError:
+        raise unknown("class in --sensitive-logit", given, data.labels) from None
+
+
+def label_place(data: Dataset) -> tuple[int, int] | None:
+    """Place of the sensitive class among the data's labels, and their number."""
+    if data.classes[0] not in data.labels:
+        return None
+    return data.labels.index(data.classes[0]), len(data.labels)
