@@ -1,7 +1,26 @@
-"""The class-balancing threshold, chosen on validation data."""
+"""Operating points: where on the scores of validation data the threshold lies, and what that data can resolve.
+
+``balanced``: the recalls of the two classes are as close as they can be. ``other_recall=0.99``: at least this share of
+the other class's inputs is called not sensitive, so at most 1 % are false positives. ``given``: the threshold that the
+network came with; nothing is chosen.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from bench.errors import UsageError
+
+BALANCED = "balanced"
+GIVEN = "given"
+OTHER_RECALL = "other_recall"
+DEFAULT_POINTS = (BALANCED, "other_recall=0.99")
+# Rounding of n (1 - q) in float64: far below one input.
+SLACK = 1e-9
 
 
 class ThresholdedScore(nn.Module):
@@ -16,22 +35,108 @@ class ThresholdedScore(nn.Module):
         return self.network(x) - self.threshold
 
 
-def balanced_threshold(scores: Tensor, y: Tensor) -> float:
-    """Return the threshold t for which the recalls of "score > t" in the two classes are closest.
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a threshold is chosen for. other_recall: the least recall of the other class, None for balanced recalls."""
 
-    scores: (N,), y: (N,) with 1 = sensitive, both classes present. Among equally balanced thresholds the one with
-    the highest smaller recall wins, then the widest gap between the scores on its two sides; t lies mid-gap.
+    other_recall: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "OperatingPoint":
+        """Return the point that ``balanced`` or ``other_recall=0.99`` stands for; raise UsageError for other texts."""
+        if text == BALANCED:
+            return cls()
+        name, _, level = text.partition("=")
+        if name == OTHER_RECALL and re.fullmatch(r"[0-9]*\.?[0-9]+", level) and 0 < float(level) < 1:
+            return cls(float(level))
+        raise UsageError(
+            f"operating point {text!r}: write {BALANCED}, or {OTHER_RECALL}=Q with Q between 0 and 1, for example "
+            f"{OTHER_RECALL}=0.99 for at most 1 % false positives"
+        )
+
+    def __str__(self) -> str:
+        return BALANCED if self.other_recall is None else f"{OTHER_RECALL}={self.other_recall:g}"
+
+    @property
+    def false_positive_rate(self) -> float | None:
+        """The share of the other class that may be called sensitive, None for balanced recalls."""
+        return None if self.other_recall is None else 1 - self.other_recall
+
+
+BALANCED_POINT = OperatingPoint()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A threshold and what it was chosen for.
+
+    point: text of the operating point; threshold: as set in the network, None where it has none to set; others,
+    false_positives: inputs
+    of the other class that it was chosen on, and those above it (None where nothing was chosen, or not known).
+    """
+
+    point: str
+    threshold: float | None
+    others: int | None = None
+    false_positives: int | None = None
+
+
+def parse_points(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return the operating points in their canonical form without repeats; raise UsageError for a wrong or no point."""
+    points = tuple(dict.fromkeys(str(OperatingPoint.parse(text)) for text in texts))
+    if not points:
+        raise UsageError(f"no operating point given: write for example {' '.join(DEFAULT_POINTS)}")
+    return points
+
+
+def resolves(point: str, others: int) -> bool:
+    """Say whether a split with so many inputs of the other class allows at least one false positive at the point.
+
+    Where it does not, the threshold lies above all of them: the recall holds on this split, but one input fewer or
+    more would say nothing about a false positive rate this small.
+    """
+    if point == GIVEN:
+        return True
+    rate = OperatingPoint.parse(point).false_positive_rate
+    return rate is None or others * rate >= 1 - SLACK
+
+
+def shown_point(point: str) -> str:
+    """Return what people call an operating point."""
+    if point in (BALANCED, GIVEN):
+        return {BALANCED: "balanced recalls", GIVEN: "threshold as given"}[point]
+    return f"other class's recall >= {OperatingPoint.parse(point).other_recall:g}"
+
+
+def calibrated_threshold(scores: Tensor, y: Tensor, point: OperatingPoint) -> float:
+    """Return the threshold t at an operating point for the rule "sensitive iff score > t".
+
+    scores: (N,), y: (N,) with 1 = sensitive, both classes present; raises ValueError where one is missing, or a score
+    is no number.
     """
     scores = scores.detach().double().flatten().cpu()
     sensitive = y.flatten().cpu() > 0.5
     if not sensitive.any() or sensitive.all():
-        raise ValueError("a balanced threshold needs inputs of both classes: found only one")
+        raise ValueError("a threshold needs inputs of both classes: found only one")
+    if scores.isnan().any():
+        raise ValueError("a threshold needs scores: found NaN")
+    if point.other_recall is None:
+        return balanced_threshold(scores, sensitive)
+    return recall_threshold(scores, sensitive, point.other_recall)
+
+
+def balanced_threshold(scores: Tensor, sensitive: Tensor) -> float:
+    """Return the threshold for which the recalls of the two classes are closest; scores, sensitive: (N,).
+
+    Among equally balanced thresholds the one with the highest smaller recall wins, then the widest gap between the
+    scores on its two sides; it lies mid-gap.
+    """
     values = torch.unique(scores)
     if len(values) == 1:
         return float(values[0])
-    middles = (values[1:] + values[:-1]) / 2
-    recall_sensitive = (scores[sensitive][None] > middles[:, None]).double().mean(dim=1)
-    recall_other = (scores[~sensitive][None] <= middles[:, None]).double().mean(dim=1)
+    middles = values[:-1] + (values[1:] - values[:-1]) / 2
+    recall_sensitive = 1 - _share_up_to(scores[sensitive], middles)
+    recall_other = _share_up_to(scores[~sensitive], middles)
     imbalance = (recall_sensitive - recall_other).abs()
     smaller = torch.minimum(recall_sensitive, recall_other)
     gaps = values[1:] - values[:-1]
@@ -39,3 +144,21 @@ def balanced_threshold(scores: Tensor, y: Tensor) -> float:
         range(len(middles)), key=lambda i: (imbalance[i].item(), -smaller[i].item(), -gaps[i].item())
     )
     return float(middles[order[0]])
+
+
+def recall_threshold(scores: Tensor, sensitive: Tensor, recall: float) -> float:
+    """Return the smallest threshold that keeps at least the share ``recall`` of the other class at or below it.
+
+    scores, sensitive: (N,). It lies mid-gap between the highest score of the other class that must be kept and the next
+    higher score of either class; ties are kept together, so that more may be kept than asked for, never fewer.
+    """
+    others = torch.sort(scores[~sensitive]).values
+    kept = math.ceil(recall * len(others) - SLACK)
+    last = others[kept - 1]
+    above = scores[scores > last]
+    return float(last + (above.min() - last) / 2) if len(above) else float(last)
+
+
+def _share_up_to(scores: Tensor, thresholds: Tensor) -> Tensor:
+    """Return, per threshold, the share of the scores that are not above it."""
+    return torch.searchsorted(torch.sort(scores).values, thresholds, right=True).double() / len(scores)

@@ -3,8 +3,8 @@
 For each data set, norm and certified accuracy q of 25, 50 and 75 % the *radius at q* of a curve is the largest r at
 which the certified accuracy is at least q: a share q of all sensitive test inputs is certified with radius >= r. The
 factor is the best FCNN curve's radius at q over that of the best other method, both chosen at this q on the test
-inputs. Only certificates of the free domain take part. FCNN appears twice: with the closed form alone, as published,
-and refined.
+inputs. Only certificates of the free domain, at one operating point, and of methods that have learned
+(:mod:`bench.tables.chance`) take part. FCNN appears twice: with the closed form alone, as published, and refined.
 
 ``python -m bench.claim OUT`` writes ``claim.csv`` and ``claim.md`` into a finished run; a run writes them itself.
 """
@@ -12,7 +12,7 @@ and refined.
 import argparse
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.calibration import shown_point
 from bench.commands import DONE, command
 from bench.contract import NORMS, Outcome
 from bench.errors import Parser, UsageError
 from bench.files import write_atomic
 from bench.seeds import derive_seed
 from bench.store import CLAIM, CLAIM_TEXT, Store
+from bench.tables.chance import near_chance
 from bench.tables.summary import floor_digits
 
 LEVELS = (0.25, 0.5, 0.75)
@@ -73,22 +75,29 @@ def radius_at(radii: np.ndarray, levels: Iterable[float]) -> np.ndarray:
     return np.stack([ordered[:, rank - 1] for rank in ranks], axis=1)
 
 
-def central_claim(radii: pd.DataFrame, methods: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return a row for each data set, norm, comparison and level; empty without FCNN or without competitors.
+def central_claim(
+    radii: pd.DataFrame,
+    methods: Mapping[str, Mapping[str, Any]],
+    left_out: Collection[tuple[str, str, str]] = (),
+) -> pd.DataFrame:
+    """Return a row for each data set, operating point, norm, comparison and level; empty with nobody to compare.
 
-    radii: columns of :mod:`bench.tables.rows`; methods: id -> {"method": registered name}, as in run.json.
-    Columns: dataset, norm, comparison, level, fcnn, fcnn_radius, competitor, competitor_radius, factor, factor_lower,
-    factor_upper (percentiles of a bootstrap over the test inputs), seeds, inputs. A factor is inf where only FCNN
-    reaches the level, and missing where nobody does.
+    radii: columns of :mod:`bench.tables.rows`; methods: id -> {"method": registered name}, as in run.json; left_out:
+    the (dataset, method, operating point) that are no opponents, as they have not learned.
+    Columns: dataset, operating_point, norm, comparison, level, fcnn, fcnn_radius, competitor, competitor_radius,
+    factor, factor_lower, factor_upper (percentiles of a bootstrap over the test inputs), seeds, inputs. A factor is inf
+    where only FCNN reaches the level, and missing where nobody does.
     """
     free = radii[radii["domain"] == "free"]
+    places = zip(*(free[name] for name in ("dataset", "method", "operating_point")), strict=True)
+    free = free[[place not in left_out for place in places]]
     rows: list[dict[str, Any]] = []
-    for dataset, own in free.groupby("dataset", sort=True):
+    for (dataset, point), own in free.groupby(["dataset", "operating_point"], sort=True):
         for norm in (norm for norm in NORMS if norm in set(own["norm"])):
             part = own[own["norm"] == norm]
             sizes = {"seeds": part["seed"].nunique(), "inputs": part["index"].nunique()}
             for row in _one_panel(Panel.of_rows(part), methods, f"{dataset}/{norm}"):
-                rows.append({"dataset": dataset, "norm": norm, **row, **sizes})
+                rows.append({"dataset": dataset, "operating_point": point, "norm": norm, **row, **sizes})
     return pd.DataFrame(rows)
 
 
@@ -145,8 +154,13 @@ def _quotient(ours: np.ndarray, others: np.ndarray) -> np.ndarray:
         return ours / others
 
 
-def claim_text(claim: pd.DataFrame, methods: Mapping[str, Mapping[str, Any]], heading: str) -> str:
-    """Return the claim as Markdown: a table for each comparison, radii cut and never rounded up."""
+def claim_text(
+    claim: pd.DataFrame,
+    methods: Mapping[str, Mapping[str, Any]],
+    heading: str,
+    left_out: Collection[tuple[str, str, str]] = (),
+) -> str:
+    """Return the claim as Markdown: a table for each operating point and comparison, radii cut, never rounded up."""
     lines = [
         f"# FCNN against the best competitor: {heading}",
         "",
@@ -154,13 +168,19 @@ def claim_text(claim: pd.DataFrame, methods: Mapping[str, Mapping[str, Any]], he
         f"both radii and the competitor; then the {CONFIDENCE:.0%} band of the factor over the choice of test inputs.",
         "`p`: probabilistic competitor. `-`: nobody certifies that share; `only FCNN`: no competitor does.",
     ]
-    for comparison, table in claim.groupby("comparison", sort=False):
-        lines += ["", f"## FCNN, {comparison}", ""]
+    for (point, comparison), table in claim.groupby(["operating_point", "comparison"], sort=False):
+        lines += ["", f"## FCNN, {comparison}: {shown_point(point)}", ""]
         lines += ["| Data set | Norm | " + " | ".join(f"at {level:.0%}" for level in LEVELS) + " |"]
         lines += ["| --- | --- |" + " --- |" * len(LEVELS)]
         for (dataset, norm), row in table.groupby(["dataset", "norm"], sort=False):
             cells = [_cell(entry, methods) for entry in row.itertuples()]
             lines.append(f"| {dataset} | {NORM_NAMES[norm]} | {' | '.join(cells)} |")
+    for dataset, method, point in sorted(left_out):
+        title = methods.get(method, {}).get("title") or method
+        lines += [
+            "",
+            f"Not compared on {dataset} ({shown_point(point)}): {title}, which has not learned (near chance).",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -180,15 +200,16 @@ def write_claim(out: Path) -> pd.DataFrame:
 
     Raises UsageError if ``out`` is not the output folder of a finished run.
     """
-    run, radii, _ = Store(out).read_run()
-    claim = central_claim(radii, run["methods"])
+    run, radii, predictions = Store(out).read_run()
+    left_out = near_chance(predictions)
+    claim = central_claim(radii, run["methods"], left_out)
     if len(claim):
         configuration = run["configuration"]
         heading = configuration.get("title") or configuration.get("name") or "comparison"
         if configuration.get("reduced"):
             heading += f" (reduced: {configuration['reduced']})"
         Store(out).write_table(CLAIM, claim)
-        write_atomic(out / CLAIM_TEXT, claim_text(claim, run["methods"], heading).encode())
+        write_atomic(out / CLAIM_TEXT, claim_text(claim, run["methods"], heading, left_out).encode())
     return claim
 
 

@@ -8,9 +8,13 @@ and seed, the harness calls, in this order::
     method.mutable = mask                       # (d,) bool; None, as it is by default: every feature may be changed
     method.build(input_shape, seed)             # an untrained network in method.model
     method.fit(data, context)                   # training split; validation split for early stopping only
-    method.calibrate(x_val, y_val, seed)        # class-balancing threshold, on validation data
-    method.predict(x_test, seed)                # every test input
-    method.certify(x, curve, norms, seed)       # batches of *sensitive test inputs predicted sensitive*
+    method.decision_range(x_val, seed)          # scores, on which a threshold for each operating point is chosen
+    method.predict_at(x_test, thresholds, seed) # every test input at every operating point
+    method.certify_at(x, thresholds, ...)       # batches of *sensitive test inputs*, those predicted sensitive
+
+What you write are ``network``, ``fit``, ``score``, ``curves`` and ``certify``: by default, predictions and certificates
+at an operating point are ``predict`` and ``certify`` with its threshold set. A method that decides otherwise than by
+the sign of its score overrides ``decision_range``; one that shares work between thresholds overrides ``certify_at``.
 
 Shapes and units: ``x`` is a float32 tensor (N, *input_shape) in [0, 1]^d on ``method.device``, images
 (N, C, H, W), tables (N, d); labels are (N,) with 1 = sensitive. Radii are float64 in the units of x, in the
@@ -29,13 +33,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.calibration import ThresholdedScore
+from bench.calibration import (
+    BALANCED_POINT,
+    Calibration,
+    OperatingPoint,
+    ThresholdedScore,
+    calibrated_threshold,
+)
 from bench.errors import UsageError, unknown
 from bench.space import SearchSpace
 
@@ -157,6 +167,15 @@ class Method(ABC):
     model: nn.Module | None = field(default=None, repr=False)
     mutable: Tensor | None = field(default=None, repr=False)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.calibrate is not Method.calibrate:
+            raise UsageError(
+                f"method {cls.__name__} defines calibrate(), which the suite does itself now, for several operating "
+                "points from one set of scores: delete it; where score(x) > 0 is not how the method decides, define "
+                "decision_range(x, seed) (see docs/adding-a-method.md)"
+            )
+
     def __post_init__(self) -> None:
         if self.settings is None:
             self.settings = self.Settings()
@@ -187,9 +206,64 @@ class Method(ABC):
     def fit(self, data: TrainingData, context: FitContext) -> None:
         """Train ``self.model`` in place; resume from ``context.checkpoint`` when it exists."""
 
-    @abstractmethod
-    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
-        """Choose the threshold that balances the recall of the two classes on the given data."""
+    @property
+    def threshold(self) -> float | None:
+        """The threshold that the network subtracts from its score; None for a network that has none."""
+        threshold = getattr(self.model, "threshold", None)
+        return None if threshold is None else float(threshold)
+
+    def set_threshold(self, threshold: float) -> None:
+        """Put a threshold into the network, where the buffer's precision asks for it the next higher one.
+
+        Raises UsageError for a network without a threshold.
+        """
+        buffer = getattr(self.model, "threshold", None)
+        if buffer is None:
+            raise UsageError(
+                f"the network of method {self.name!r} has no buffer named threshold to set: wrap it in "
+                "bench.calibration.ThresholdedScore"
+            )
+        with torch.no_grad():
+            buffer.fill_(threshold)
+            if float(buffer) < threshold:
+                buffer.copy_(torch.nextafter(buffer, torch.full_like(buffer, float("inf"))))
+
+    def decision_range(self, x: Tensor, seed: int) -> tuple[Tensor, Tensor] | None:
+        """Return low and high, (N,): with a threshold t an input is called sensitive iff t < low, other iff t >= high.
+
+        Called with the threshold 0. In between a method abstains; by default there is nothing in between, as ``score``
+        decides. Their middle is the score in the tables. None: there is no such score, and no threshold can be chosen.
+        """
+        with torch.no_grad():
+            scores = torch.cat([self.score(batch) for batch in x.split(self.batch_size)])
+        return scores, scores
+
+    def calibrations(
+        self, x: Tensor, y: Tensor, seed: int, points: Sequence[OperatingPoint]
+    ) -> list[Calibration]:
+        """Return a threshold for each operating point, chosen on x (N, *input_shape) with labels y (N,)."""
+        self.set_threshold(0.0)
+        scores = self.decision_range(x, seed)
+        if scores is None:
+            raise UsageError(
+                f'method {self.name!r} has no score to choose a threshold on: set calibrate = "none"'
+            )
+        low, high = (score.detach().double().cpu() for score in scores)
+        sensitive = y.cpu() > 0.5
+        # An input counts as right from, or up to, this threshold: an abstention is a miss for either class.
+        decisive = torch.where(sensitive, low, high)
+        found = []
+        for point in points:
+            self.set_threshold(calibrated_threshold(decisive, y, point))
+            above = int((decisive[~sensitive] > self.threshold).sum())
+            found.append(Calibration(str(point), self.threshold, int((~sensitive).sum()), above))
+        return found
+
+    def calibrate(
+        self, x: Tensor, y: Tensor, seed: int, point: OperatingPoint = BALANCED_POINT
+    ) -> Calibration:
+        """Set the threshold for one operating point, by default balanced recalls, chosen on the given data."""
+        return self.calibrations(x, y, seed, [point])[0]
 
     @abstractmethod
     def score(self, x: Tensor) -> Tensor:
@@ -203,6 +277,40 @@ class Method(ABC):
     @abstractmethod
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
         """Certify inputs that ``predict`` calls sensitive, for each of the norms (all of them in curve.norms)."""
+
+    def predict_at(self, x: Tensor, thresholds: Sequence[float | None], seed: int) -> list[Tensor]:
+        """Return what ``predict`` returns at each threshold (None: as it is); a method may share work between them."""
+        return [self._at(threshold).predict(x, seed) for threshold in thresholds]
+
+    def shares_thresholds(self, curve: Curve) -> bool:
+        """Say whether ``certify_at`` finds radii at many thresholds at about the cost of one."""
+        return False
+
+    def certify_at(
+        self,
+        x: Tensor,
+        thresholds: Sequence[float | None],
+        wanted: Tensor,
+        curve: Curve,
+        norms: Sequence[str],
+        seed: int,
+    ) -> list[dict[str, Radii]]:
+        """Return the radii at each threshold of those inputs that are predicted sensitive there.
+
+        thresholds: T numbers (None: as it is); wanted: (T, N) bool, which of x (N, *input_shape) to certify at each.
+        What is found at one threshold must not depend on the others.
+        """
+        return [
+            self._at(threshold).certify(x[chosen], curve, norms, seed)
+            if chosen.any()
+            else {norm: Radii.from_radius(np.zeros(0)) for norm in norms}
+            for threshold, chosen in zip(thresholds, wanted, strict=True)
+        ]
+
+    def _at(self, threshold: float | None) -> Self:
+        if threshold is not None:
+            self.set_threshold(threshold)
+        return self
 
     def use_linear(self, weight: Tensor, bias: float) -> None:
         """Replace the network by score(x) = weight . x + bias, weight (d,); tests compare with exact distances."""

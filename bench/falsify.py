@@ -26,13 +26,15 @@ from tqdm import tqdm
 
 from bench.attacking.attacks import AttackSettings
 from bench.attacking.targets import FinishedRun, sample
+from bench.calibration import shown_point
 from bench.commands import DONE, FAILED, command
 from bench.contract import Outcome
 from bench.errors import Parser, UsageError
 from bench.files import safe_name, write_atomic
 from bench.store import FIGURES, Store
+from bench.tables.points import POINT, curve_file, file_part, points_in_order
 
-CURVE = ["dataset", "method", "certificate", "domain", "norm", "seed"]
+CURVE = ["dataset", "method", "certificate", "domain", "norm", "operating_point", "seed"]
 REPORT = "falsify.csv"
 ROWS = "attacks.parquet"
 BRACKET = "bracket.csv"
@@ -134,11 +136,14 @@ def draw_brackets(run: FinishedRun, record: dict[str, Any], radii: pd.DataFrame,
     titles = {name: method["title"] for name, method in record["methods"].items()}
     folder = run.store.out / FIGURES
     folder.mkdir(exist_ok=True)
-    for dataset, table in rows.groupby("dataset", sort=True):
+    points = points_in_order(record["configuration"], rows[POINT])
+    for (dataset, point), table in rows.groupby(["dataset", POINT], sort=True):
         inputs = table["index"].nunique()
-        heading = f"{dataset}: certified, and not broken by attack, of {inputs} sensitive test inputs"
+        heading = f"{dataset}, {shown_point(point)}: certified, and not broken by attack, "
+        heading += f"of {inputs} sensitive test inputs"
+        stem = f"{safe_name(str(dataset))}{file_part(point, points)}_bracket"
         with house_look():
-            save_figure(bracket_figure(table, titles, heading), folder / f"{safe_name(str(dataset))}_bracket")
+            save_figure(bracket_figure(table, titles, heading), folder / stem)
 
 
 def _save(out: Path, curve: dict[str, Any], rows: pd.DataFrame, points: Tensor) -> None:
@@ -148,8 +153,7 @@ def _save(out: Path, curve: dict[str, Any], rows: pd.DataFrame, points: Tensor) 
     buffer = io.BytesIO()
     radius = rows["radius"].to_numpy(dtype=float)
     np.savez(buffer, index=rows["index"].to_numpy(), radius=radius, adversarial=points.cpu().numpy())
-    name = safe_name("_".join(str(value) for value in curve.values()))
-    write_atomic(folder / f"{name}.npz", buffer.getvalue())
+    write_atomic(folder / f"{curve_file(curve.values())}.npz", buffer.getvalue())
 
 
 def run(options: argparse.Namespace) -> int:

@@ -17,7 +17,9 @@ from typing import Any
 
 from bench.errors import UsageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Version 1 had no operating points; published results are still of it.
+READABLE_VERSIONS = (1, SCHEMA_VERSION)
 MAX_JSON_BYTES = 64 * 2**20
 MAX_NAME_LENGTH = 150
 
@@ -123,7 +125,7 @@ def unseal(data: bytes) -> dict[str, Any]:
         raise DamagedFileError("is not a record of this suite, or is damaged") from error
     if not intact:
         raise DamagedFileError("does not match its checksum")
-    if body.get("schema_version") != SCHEMA_VERSION:
+    if body.get("schema_version") not in READABLE_VERSIONS:
         raise DamagedFileError(
             f"has schema version {body.get('schema_version')}, this version of the suite writes {SCHEMA_VERSION}"
         )

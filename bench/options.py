@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from bench.calibration import BALANCED, OTHER_RECALL, parse_points
 from bench.contract import NORMS, check_norms
 from bench.data_options import add_data_options, own_data
 from bench.errors import Parser, UsageError
@@ -46,6 +47,19 @@ def parser() -> Parser:
         help="only these of the suite's methods, or any registered one",
     )
     add("--norms", nargs="+", metavar="NORM", help=f"some of {' '.join(NORMS)}")
+    add(
+        "--other-recall",
+        nargs="+",
+        metavar="Q",
+        help="choose thresholds, on validation data, that keep this recall of the other class: 0.99 is at most 1 %% "
+        "false positives",
+    )
+    add(
+        "--operating-points",
+        nargs="+",
+        metavar="POINT",
+        help=f"instead of the suite's: some of {BALANCED}, {OTHER_RECALL}=Q",
+    )
     add("--seeds", nargs="+", type=int, metavar="N", help="instead of the suite's seeds")
     add("--out", type=Path, metavar="DIR", help="output folder (default: out/SUITE)")
     add_data_options(top.add_argument_group("data").add_argument)
@@ -87,9 +101,17 @@ def chosen_suite(options: argparse.Namespace) -> Suite:
         "datasets": tuple(dict.fromkeys(datasets)),
         "norms": check_norms(options.norms or suite.norms),
         "seeds": tuple(dict.fromkeys(options.seeds or suite.seeds)),
+        "operating_points": chosen_points(options) or suite.operating_points,
     }
     suite = dataclasses.replace(suite, **changes)
     return suite.with_methods(options.methods) if options.methods else suite
+
+
+def chosen_points(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return the operating points asked for, none if neither option was given; raise UsageError for a wrong one."""
+    levels = [f"{OTHER_RECALL}={level}" for level in options.other_recall or ()]
+    asked = [*(options.operating_points or ()), *levels]
+    return parse_points(asked) if asked else ()
 
 
 def chosen_resources(options: argparse.Namespace, suite: Suite) -> Resources:

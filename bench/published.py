@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.calibration import BALANCED
 from bench.claim import NORM_NAMES
 from bench.commands import DONE, command
 from bench.errors import Parser, UsageError
 from bench.files import write_atomic
 from bench.publish import EXPERIMENTS, RESULTS, ROWS
 from bench.store import CLAIM, CLAIM_TEXT, SUMMARY
+from bench.tables.points import POINT, with_points
 from bench.tables.summary import floor_digits
 
 PUBLISHED = "published.csv"
@@ -132,7 +134,9 @@ def _factor(norm: str) -> Callable[[Path], str]:
         if found is None:
             return ""
         name, rows = found
+        rows = with_points(rows)
         rows = rows[(rows["norm"] == norm) & (rows["comparison"] == "closed form") & (rows["level"] == 0.5)]
+        rows = rows[rows[POINT] == BALANCED]
         parts = [
             f"{row.dataset} x {floor_digits(row.factor, 2):g}"
             for row in rows.itertuples()

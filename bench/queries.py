@@ -41,12 +41,16 @@ UNIT = ["network", "norm", "domain", "radius"]
 
 @dataclass(frozen=True)
 class Queries:
-    """What is asked of each network: the radii in each norm, the domain, how many inputs, seconds per query."""
+    """What is asked of each network: the radii in each norm, the domain, how many inputs, seconds per query.
+
+    operating_point: at whose threshold (None: the run's first).
+    """
 
     radii: dict[str, tuple[float, ...]]
     domain: str = "box"
     inputs: int = 20
     seconds: float = 30.0
+    operating_point: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def ask(
 ) -> pd.DataFrame:
     """Answer all queries of the networks of these cells, those of an earlier call excepted; write and return them."""
     store = Store(out)
-    networks = [load_network(store, data, method, seed) for method in methods]
+    networks = [load_network(store, data, method, seed, queries.operating_point) for method in methods]
     done = _earlier(out / ANSWERS)
     calls = [
         joblib.delayed(answer)(network, x, index, norm, radius, queries)
@@ -111,9 +115,11 @@ def ask(
     return done[done["network"].isin(current) & (done["domain"] == queries.domain)]
 
 
-def load_network(store: Store, data: Dataset, method_id: str, seed: int) -> Network:
+def load_network(
+    store: Store, data: Dataset, method_id: str, seed: int, operating_point: str | None = None
+) -> Network:
     """Rebuild the network of a finished cell; raise UsageError if there is none that branch and bound can read."""
-    method = load_method(store, data, data.name, method_id, seed)
+    method = load_method(store, data, data.name, method_id, seed, operating_point)
     try:
         chain = to_chain(method.model, data.input_shape)
     except UnsupportedNetwork as error:
@@ -207,6 +213,7 @@ def parser() -> Parser:
     add("--inputs", type=int, default=20, metavar="N", help="sensitive test inputs (default: 20)")
     add("--seconds", type=float, default=30.0, metavar="S", help="time limit of a query (default: 30)")
     add("--seed", type=int, default=0, metavar="N", help="seed of the cells (default: 0)")
+    add("--operating-point", metavar="POINT", help="at whose threshold (default: the run's first)")
     add("--data-dir", type=Path, metavar="DIR", help="where the run's data sets are")
     add("--sensitive", metavar="CLASS", help="sensitive class, if the run was given one")
     add(
@@ -229,7 +236,9 @@ def _checked(options: argparse.Namespace) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     """Ask, and print the table."""
     options = _checked(options)
-    queries = Queries(_radii(options.radii), options.domain, options.inputs, options.seconds)
+    queries = Queries(
+        _radii(options.radii), options.domain, options.inputs, options.seconds, options.operating_point
+    )
     data = cached_dataset(DataRequest(options.dataset, options.data_dir, options.sensitive))
     answers = ask(options.out, data, options.methods, options.seed, queries, options.jobs)
     print(summarise(answers))

@@ -2,7 +2,7 @@
 
 ::
 
-    OUT/cells/<dataset>/<method>/seed<k>/{radii.parquet, predictions.parquet, model.safetensors, cell.json}
+    OUT/cells/<dataset>/<method>/seed<k>/{radii.parquet, predictions.parquet, roc.parquet, model.safetensors, cell.json}
     OUT/cells/<dataset>/<method>/seed<k>/{cell.log, unfinished/}    what went wrong; what a cut cell goes on from
     OUT/{radii.parquet, predictions.parquet, curves.csv, summary.csv, run.json}   OUT/figures/*.{png,pdf}
 
@@ -37,6 +37,7 @@ from bench.files import (
     unseal,
     write_atomic,
 )
+from bench.tables.roc import no_roc, roc_from_parquet, roc_to_parquet
 from bench.tables.rows import (
     PREDICTION_COLUMNS,
     RADII_COLUMNS,
@@ -48,6 +49,7 @@ from bench.tables.rows import (
 
 RADII = "radii.parquet"
 PREDICTIONS = "predictions.parquet"
+ROC = "roc.parquet"
 MODEL = "model.safetensors"
 CELL = "cell.json"
 RUN = "run.json"
@@ -96,6 +98,7 @@ class CellFolder:
         predictions: pd.DataFrame,
         state: Mapping[str, Tensor] | None = None,
         meta: Mapping[str, Any] | None = None,
+        roc: pd.DataFrame | None = None,
     ) -> None:
         """Store the finished cell; ``meta`` (settings, timings, ...) goes into cell.json under that name.
 
@@ -106,6 +109,8 @@ class CellFolder:
             RADII: to_parquet(self._own(check_radii(radii)), RADII_COLUMNS),
             PREDICTIONS: to_parquet(self._own(check_predictions(predictions)), PREDICTION_COLUMNS),
         }
+        if roc is not None and len(roc):
+            contents[ROC] = roc_to_parquet(roc)
         if state is not None:
             contents[MODEL] = _pack(state)
         record = {
@@ -139,7 +144,7 @@ class CellFolder:
         if {name: record.get(name) for name in self._identity()} != self._identity():
             raise DamagedFileError("belongs to another cell")
         named = set(record.get("files", ()))
-        if "key" not in record or not {RADII, PREDICTIONS} <= named <= {RADII, PREDICTIONS, MODEL}:
+        if "key" not in record or not {RADII, PREDICTIONS} <= named <= {RADII, PREDICTIONS, ROC, MODEL}:
             raise DamagedFileError("names other files than those of a cell")
         return record
 
@@ -150,6 +155,11 @@ class CellFolder:
             from_parquet(self._verified(RADII, files), RADII_COLUMNS),
             from_parquet(self._verified(PREDICTIONS, files), PREDICTION_COLUMNS),
         )
+
+    def read_roc(self) -> pd.DataFrame:
+        """Return what the cell certifies at other thresholds, perhaps no rows; raise DamagedFileError like ``read``."""
+        files = self.record()["files"]
+        return roc_from_parquet(self._verified(ROC, files)) if ROC in files else no_roc()
 
     def read_state(self) -> dict[str, Tensor] | None:
         """Return the trained state, None where the cell stored none; raise DamagedFileError like ``read``."""

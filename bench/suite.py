@@ -1,12 +1,13 @@
 """A suite is a table: data sets x methods x norms x seeds x budgets, read from a TOML file (see bench.suite_files)."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.calibration import DEFAULT_POINTS, parse_points
 from bench.contract import NORMS, Method, check_norms
 from bench.errors import UsageError, unknown
 from bench.registry import get_method, registered_methods
@@ -22,6 +23,7 @@ class MethodEntry:
 
     id: the name in tables and files (default: the method's name); title: the legend's (default: the class's).
     for_: per data set, a table of settings that differ there. datasets: the only data sets it runs on (default: all).
+    operating_points: the only ones of the suite's that it is certified at (default: all).
     family: entries that share it, such as one method at several noise levels, also get a common envelope curve.
     """
 
@@ -31,6 +33,7 @@ class MethodEntry:
     settings: dict[str, Any] = field(default_factory=dict)
     for_: dict[str, Any] = field(default_factory=dict)
     datasets: tuple[str, ...] = ()
+    operating_points: tuple[str, ...] = ()
     family: str = ""
 
     @property
@@ -42,6 +45,11 @@ class MethodEntry:
     def method_class(self) -> type[Method]:
         """The registered class."""
         return get_method(self.method)
+
+    def points_of(self, points: Sequence[str]) -> tuple[str, ...]:
+        """Return which of a suite's operating points the method is certified at: all if it is kept to none of them."""
+        kept = parse_points(self.operating_points) if self.operating_points else ()
+        return tuple(point for point in points if point in kept) or tuple(points)
 
     def settings_for(self, dataset: str | None) -> Any:
         """Return the method's settings on a data set (None: where none is named), all keys and types checked."""
@@ -55,7 +63,8 @@ class Suite:
     """What to compare. ``reduced`` states, in figure titles, how a run falls short of the full settings.
 
     test_inputs: how many test inputs to use, drawn once per data set with the classes' shares kept (0: all).
-    calibrate: which data the class-balancing threshold sees; ``test`` repeats the paper's choice and marks every row.
+    calibrate: which data thresholds are chosen on; ``test`` repeats the paper's choice and marks every row.
+    operating_points: what thresholds are chosen for, see bench.calibration; the first one's figures come first.
     radii: radii, per norm, at which the summary names certified accuracy.
     cell_minutes, cell_memory_gb: time, and memory in GiB, that one cell may take (0: no limit).
     """
@@ -70,12 +79,14 @@ class Suite:
     suite_seed: int = 0
     test_inputs: int = 0
     calibrate: Literal["validation", "test", "none"] = "validation"
+    operating_points: tuple[str, ...] = DEFAULT_POINTS
     radii: dict[str, Any] = field(default_factory=dict)
     cell_minutes: float = 0.0
     cell_memory_gb: float = 0.0
 
     def __post_init__(self) -> None:
         check_norms(self.norms)
+        object.__setattr__(self, "operating_points", parse_points(self.operating_points))
         for what, values in (("data set", self.datasets), ("method", self.methods), ("seed", self.seeds)):
             if not values:
                 raise UsageError(f"suite {self.name!r} names no {what}: give at least one")
@@ -86,6 +97,7 @@ class Suite:
                     f"suite {self.name!r} has two methods named {name!r}: give one of them another id"
                 )
         for entry in self.methods:
+            entry.points_of(self.operating_points)
             for dataset in (None, *entry.for_):
                 entry.settings_for(dataset)
 

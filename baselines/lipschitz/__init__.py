@@ -4,7 +4,7 @@ Cayley and SLL layers are 1-Lipschitz in l2, distance layers in linf, those of `
 radii.
 """
 
-from baselines.lipschitz.certify import certify, lipschitz_bound
+from baselines.lipschitz.certify import certify, certify_at_thresholds, lipschitz_bound
 from baselines.lipschitz.linf import scheduled_exponent, set_exponent
 from baselines.lipschitz.losses import margin_loss, one_sided_radius_loss
 from baselines.lipschitz.networks import (
@@ -24,6 +24,7 @@ __all__ = [
     "cayley_mlp",
     "cayley_resnet9",
     "certify",
+    "certify_at_thresholds",
     "l1_mlp",
     "linf_distance_net",
     "lipschitz_bound",

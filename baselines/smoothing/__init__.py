@@ -1,6 +1,6 @@
 """Randomized smoothing: noise, votes, confidence bounds, radii, the derandomised splitting method, training losses."""
 
-from baselines.smoothing.calibration import balanced_threshold, decision_scores
+from baselines.smoothing.calibration import decision_scores
 from baselines.smoothing.classifier import SmoothedClassifier, stage_seed
 from baselines.smoothing.confidence import lower_bound, upper_bound, votes_needed
 from baselines.smoothing.losses import NoisyLoss
@@ -20,7 +20,6 @@ __all__ = [
     "TwoStage",
     "TwoStageAtRadii",
     "add_noise",
-    "balanced_threshold",
     "count_votes",
     "decision_scores",
     "lower_bound",

@@ -1,4 +1,4 @@
-"""The class-balancing threshold of a smoothed classifier, from noisy scores of validation inputs."""
+"""Where a threshold must lie for a smoothed classifier to decide, from noisy scores of an input."""
 
 import numpy as np
 from torch import Tensor
@@ -19,27 +19,3 @@ def decision_scores(scores: Tensor, draws: int, alpha: float) -> tuple[np.ndarra
     count = ordered.shape[1]
     position = min(count, int(np.ceil(needed / draws * count)))
     return ordered[:, count - position], ordered[:, position - 1]
-
-
-def balanced_threshold(low: np.ndarray, high: np.ndarray, y: np.ndarray) -> float:
-    """Return the threshold for which the recalls of the two classes are closest.
-
-    low, high: (N,) from :func:`decision_scores`; y: (N,) with 1 = sensitive, both classes present. An abstention counts
-    against the recall of the input's class. Among equally balanced thresholds the one with the highest smaller recall
-    wins, then the one closest to 0. Raises ValueError when a class is missing.
-    """
-    sensitive = np.asarray(y) > 0.5
-    if not sensitive.any() or sensitive.all():
-        raise ValueError("a balanced threshold needs inputs of both classes: found only one")
-    values = np.unique(np.concatenate((low[sensitive], high[~sensitive], [0.0])))
-    candidates = np.concatenate((values, (values[1:] + values[:-1]) / 2))
-    recall = _share_above(low[sensitive], candidates)
-    recall_other = 1 - _share_above(high[~sensitive], candidates)
-    imbalance, smaller = np.abs(recall - recall_other), np.minimum(recall, recall_other)
-    best = np.lexsort((np.abs(candidates), -smaller, imbalance))[0]
-    return float(candidates[best])
-
-
-def _share_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Return, per threshold, the share of scores strictly above it."""
-    return 1 - np.searchsorted(np.sort(scores), thresholds, side="right") / len(scores)

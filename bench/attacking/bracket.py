@@ -21,7 +21,7 @@ from bench.attacking.targets import FinishedRun, Target, sample
 from bench.contract import Outcome
 from bench.figures.line_styles import NORM_SYMBOLS, plain_text
 
-GROUP = ["dataset", "method", "domain", "norm", "seed"]
+GROUP = ["dataset", "method", "domain", "norm", "operating_point", "seed"]
 LEVELS = 9
 GROWTH = 1.5
 BISECTIONS = 6
@@ -34,8 +34,8 @@ PANEL_WIDTH, PANEL_HEIGHT = 2.9, 1.35
 def bracket_rows(run: FinishedRun, radii: pd.DataFrame, limit: int, settings: AttackSettings) -> pd.DataFrame:
     """Return a row for each sampled sensitive input of each method, domain, norm and seed.
 
-    Columns: dataset, method, domain, norm, seed, index, certified (its largest certified radius, 0 if none),
-    adversarial (norm of the smallest adversarial perturbation found, inf if none; 0 if misclassified).
+    Columns: dataset, method, domain, norm, operating_point, seed, index, certified (its largest certified radius, 0 if
+    none), adversarial (norm of the smallest adversarial perturbation found, inf if none; 0 if misclassified).
     """
     tables = []
     tried = radii[~radii["outcome"].isin([Outcome.UNSUPPORTED, Outcome.ERROR, Outcome.TIMEOUT])]

@@ -22,7 +22,7 @@ from bench.registry import get_method
 from bench.running.cells import DataRequest, cached_dataset
 from bench.seeds import derive_seed
 from bench.settings import from_table
-from bench.store import Store
+from bench.store import CellFolder, Store
 
 
 @dataclass(frozen=True)
@@ -108,15 +108,25 @@ class FinishedRun:
     def target(self, rows: pd.DataFrame, curve: Mapping[str, Any]) -> Target:
         """Return the certificates in ``rows``, all of one curve and seed; rows without a radius have radius 0."""
         data = self.data(curve["dataset"])
-        method = load_method(self.store, data, curve["dataset"], curve["method"], curve["seed"])
+        names = [curve[name] for name in ("dataset", "method", "seed", "operating_point")]
+        method = load_method(self.store, data, *names)
         x = torch.from_numpy(data.x_test[rows["index"].to_numpy()])
         radius = torch.from_numpy(rows["radius"].fillna(0.0).to_numpy(dtype=float))
         seed = derive_seed("falsify", *curve.values())
         return Target(method, x, radius, curve["norm"], curve["domain"], seed, method.mutable)
 
 
-def load_method(store: Store, data: Dataset, dataset: str, method_id: str, seed: int) -> Method:
-    """Rebuild a trained method from a finished cell, settings and weights alike; nothing in it is executed.
+def load_method(
+    store: Store,
+    data: Dataset,
+    dataset: str,
+    method_id: str,
+    seed: int,
+    operating_point: str | None = None,
+) -> Method:
+    """Rebuild a trained method from a finished cell, settings, weights and threshold; nothing in it is executed.
+
+    operating_point: whose threshold to set (None: the cell's first). Raises UsageError for one that the cell lacks.
 
     The network of a run of ``bench.certify`` is opened again from the file kept with the run.
     """
@@ -136,7 +146,22 @@ def load_method(store: Store, data: Dataset, dataset: str, method_id: str, seed:
     method.build(data.input_shape, seed=0)
     method.load_state(state)
     method.model.eval()
+    _set_threshold(method, cell, meta, operating_point)
     return method
+
+
+def _set_threshold(method: Method, cell: CellFolder, meta: Mapping[str, Any], operating_point: str) -> None:
+    points = meta.get("operating_points")
+    if points is None or operating_point is None:
+        return  # the threshold of the first point, and of a version that knew no others, is part of the state
+    if operating_point not in points:
+        raise UsageError(
+            f"the cell in {str(cell.path)!r} has no operating point {operating_point!r}: "
+            f"choose from {', '.join(points)}"
+        )
+    threshold = points[operating_point]["threshold"]
+    if threshold is not None:
+        method.set_threshold(float(threshold))
 
 
 def sample(rows: pd.DataFrame, limit: int, *names: object) -> pd.DataFrame:

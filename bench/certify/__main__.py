@@ -140,8 +140,9 @@ def _run(
         "curves": list(method.curves()),
         "seconds": result.seconds,
         "errors": result.errors,
+        "operating_points": {point.point: point for point in result.calibrations},
     }
-    folder.write("certify", result.radii, result.predictions, result.state or None, meta)
+    folder.write("certify", result.radii, result.predictions, result.state or None, meta, result.roc)
     return folder, result.errors
 
 

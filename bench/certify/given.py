@@ -25,9 +25,6 @@ class Given:
     def fit(self, data: TrainingData, context: FitContext) -> None:
         pass
 
-    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
-        pass
-
 
 class GivenFCNN(Given, Watched, FCNN):
     """Certificates from tangents."""

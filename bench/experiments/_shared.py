@@ -26,6 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from bench.calibration import BALANCED
 from bench.commands import DONE, FAILED, Main, command
 from bench.compare import run_suite
 from bench.errors import Parser
@@ -257,6 +258,7 @@ def run_as_suite(
         "title": experiment.title,
         "reduced": experiment.shortfall(options),
         "seeds": list(options.seeds),
+        "operating_points": [BALANCED],
         **table,
     }
     suite = from_table(Suite, settings, f"experiment {experiment.name}")

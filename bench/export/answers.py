@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.calibration import Calibration
 from bench.contract import Curve, Outcome, Radii
 from bench.errors import UsageError, unknown
 from bench.export.writing import FOLDER, NORM, QUESTIONS
@@ -15,6 +16,7 @@ from bench.running.finish import finish_cells
 from bench.running.plan import CellPlan
 from bench.running.provenance import RunClock
 from bench.store import CellFolder, Store
+from bench.tables.points import POINT, with_points
 
 HOLDS, VIOLATED, TIMEOUT, OTHER = "holds", "violated", "timeout", "unknown"
 WORDS = {
@@ -77,7 +79,9 @@ def _cells(radii: pd.DataFrame) -> list[tuple[str, str, int]]:
 
 def _questions(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype={"dataset": str, "method": str, "vnnlib": str})
+        return with_points(
+            pd.read_csv(path, dtype={"dataset": str, "method": str, "vnnlib": str, POINT: str})
+        )
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{str(path)!r} cannot be read: export the questions first, with --format vnnlib"
@@ -130,21 +134,30 @@ def _write_cell(
     cell: CellFolder, answered: pd.DataFrame, own: pd.DataFrame, predictions: pd.DataFrame, tool: str
 ) -> None:
     """Write rows for all sensitive test inputs of the method: a bracket where questions were answered."""
-    first = own.iloc[0]
-    plan = CellPlan(cell.dataset, cell.method, cell.seed, 0, (NORM,), str(first["calibrated_on"]), 0)
-    inputs = own.drop_duplicates("index").sort_values("index")
-    index = inputs["index"].to_numpy()
-    predicted = inputs["predicted"].fillna(-1).to_numpy(dtype=int)
     frames = []
-    for domain, rows in answered.groupby("domain"):
+    for (point, domain), rows in answered.groupby([POINT, "domain"]):
+        there = own[own[POINT] == point]
+        plan, maker = _row_maker(cell, there.iloc[0], point)
+        inputs = there.drop_duplicates("index").sort_values("index")
+        index = inputs["index"].to_numpy()
+        predicted = inputs["predicted"].fillna(-1).to_numpy(dtype=int)
         found = _radii(rows, index, predicted)
         seconds = rows["seconds"].sum() / max(1, rows["index"].nunique())
-        maker = RowMaker(plan, "deterministic", None)
-        frames.append(maker.radii(Curve(tool, domain, norms=(NORM,)), NORM, index, predicted, found, seconds))
+        curve = Curve(tool, domain, norms=plan.norms)
+        frames.append(maker.radii(curve, NORM, index, predicted, found, seconds))
     mine = predictions["dataset"].eq(cell.dataset) & predictions["seed"].eq(cell.seed)
-    copied = predictions[mine & predictions["method"].eq(first["method"])].assign(method=cell.method)
+    mine &= predictions[POINT].isin(answered[POINT]) & predictions["method"].eq(own["method"].iloc[0])
+    copied = predictions[mine].assign(method=cell.method)
     meta = {"method": cell.method, "title": cell.method, "tool": tool, "questions": len(answered)}
     cell.write(f"answers of {tool}", pd.concat(frames, ignore_index=True), copied, None, meta)
+
+
+def _row_maker(cell: CellFolder, first: pd.Series, point: str) -> tuple[CellPlan, RowMaker]:
+    """What makes rows like those of the method that was asked about; first: one of them."""
+    plan = CellPlan(cell.dataset, cell.method, cell.seed, 0, (NORM,), str(first["calibrated_on"]), 0)
+    others = first["calibration_others"]
+    calibration = Calibration(point, None, None if pd.isna(others) else int(others))
+    return plan, RowMaker(plan, "deterministic", None, calibration)
 
 
 def _radii(rows: pd.DataFrame, index: np.ndarray, predicted: np.ndarray) -> Radii:

@@ -19,12 +19,13 @@ from bench.export.questions import ask, vnnlib
 from bench.files import DamagedFileError, safe_name, write_atomic
 from bench.running.cells import DataRequest, cached_dataset
 from bench.store import Store
+from bench.tables.points import file_part, points_in_order
 from bench.tables.summary import named_radii
 
 FOLDER = "vnnlib"
 INSTANCES, QUESTIONS = "instances.csv", "questions.csv"
 NORM = "linf"
-CELL = ["dataset", "method", "seed"]
+CELL = ["dataset", "method", "seed", "operating_point"]
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,11 @@ def write_questions(out: Path, wanted: Wanted, data_dir: Path | None) -> Written
         (folder / name).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     left_out, networks = [], 0
+    points = points_in_order(run["configuration"], radii["operating_point"])
     for key, mine in radii.groupby(CELL, sort=True):
         if not _chosen(key, wanted):
             continue
-        name = safe_name("_".join(map(str, key)))
+        name = safe_name("_".join(map(str, key[:3])) + file_part(key[3], points))
         onnx = Path("onnx") / f"{name}.onnx"
         try:
             data = cached_dataset(DataRequest.of_run(run["configuration"], key[0], data_dir))

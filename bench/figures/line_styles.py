@@ -136,7 +136,9 @@ def _remarks(rows: pd.DataFrame) -> str:
     if len(converted):
         remarks.append(f"converted in {', '.join(NORM_SYMBOLS[norm] for norm in converted)}")
     if first["calibrated_on"] == "test":
-        remarks.append("balanced on test data")
+        remarks.append("threshold chosen on test data")
+    if first["near_chance"]:
+        remarks.append("near chance")
     recalls = [_share(first["recall_sensitive"]), _share(first["recall_other"])]
     return "; ".join(["", *remarks, f"clean {' / '.join(recalls)}"])
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.calibration import BALANCED, GIVEN, shown_point
 from bench.figures.curve_figure import curve_figure
 from bench.figures.line_styles import legend_styles
 from bench.figures.looks import house_look, save_figure
@@ -13,6 +14,7 @@ from bench.figures.seconds_figure import seconds_figure
 from bench.files import safe_name
 from bench.store import FIGURES, Store
 from bench.tables.curves import certified_curves, envelopes
+from bench.tables.points import POINT, file_part, points_in_order
 from bench.tables.summary import summarise
 
 
@@ -34,21 +36,25 @@ def draw_figures(
     best = envelopes(curves, families)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for dataset, panel in summary.groupby("dataset", sort=True):
+    points = points_in_order(run["configuration"], summary[POINT])
+    for (dataset, point), panel in summary.groupby(["dataset", POINT], sort=True):
         styles = legend_styles(panel, run["methods"])
-        heading = _heading(run["configuration"], str(dataset))
+        heading = _heading(run["configuration"], str(dataset), point)
+        stem = f"{safe_name(str(dataset))}{file_part(point, points)}"
         with house_look():
-            own = [table[table["dataset"] == dataset] for table in (curves, best)]
+            own = [table[(table["dataset"] == dataset) & (table[POINT] == point)] for table in (curves, best)]
             lines = curve_figure(*own, panel, styles, heading)
-            written += save_figure(lines, folder / f"{safe_name(str(dataset))}_certified_accuracy")
-            if (panel["seconds_per_certificate"] > 0).any():
+            written += save_figure(lines, folder / f"{stem}_certified_accuracy")
+            # What a certificate costs does not depend on the threshold.
+            if point == points[0] and (panel["seconds_per_certificate"] > 0).any():
                 seconds = seconds_figure(panel, styles, heading)
-                written += save_figure(seconds, folder / f"{safe_name(str(dataset))}_seconds")
+                written += save_figure(seconds, folder / f"{stem}_seconds")
     return written
 
 
-def _heading(configuration: Mapping[str, Any], dataset: str) -> str:
-    """Title of the suite and data set, and how the run falls short of the full settings, if it does."""
+def _heading(configuration: Mapping[str, Any], dataset: str, point: str) -> str:
+    """Title of the suite, data set and operating point, and how the run falls short of the full settings, if so."""
     heading = f"{configuration.get('title') or configuration.get('name') or 'Comparison'}: {dataset}"
+    heading += "" if point in (BALANCED, GIVEN) else f", {shown_point(point)}"
     reduced = configuration.get("reduced")
     return f"{heading}\nreduced: {reduced}" if reduced else heading

@@ -5,13 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from baselines.adversarial import AdversarialLoss, CertifiedLoss
 from baselines.bounds import BoundedScore, RadiusSearch, SlopeSettings, UnsupportedLayer
 from baselines.networks import build_network
-from bench.calibration import ThresholdedScore, balanced_threshold
+from bench.calibration import ThresholdedScore
 from bench.contract import Curve, FitContext, Method, Outcome, Radii, TrainingData
 from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.training import Loss, TrainSettings, cross_entropy, train
@@ -101,11 +100,6 @@ class BoundPropagation(Method):
             checkpoint=context.checkpoint,
             progress=context.progress,
         )
-
-    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
-        with torch.no_grad():
-            scores = torch.cat([self.model(batch) for batch in x.split(self.batch_size)])
-        self.model.threshold += balanced_threshold(scores, y)
 
     def score(self, x: Tensor) -> Tensor:
         return self.model(x)

@@ -8,8 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from baselines.lipschitz import LipschitzNetwork, certify, margin_loss, one_sided_radius_loss
-from bench.calibration import balanced_threshold
+from baselines.lipschitz import (
+    LipschitzNetwork,
+    certify,
+    certify_at_thresholds,
+    margin_loss,
+    one_sided_radius_loss,
+)
 from bench.contract import Curve, FitContext, Method, Radii, TrainingData
 from fcnn.training import TrainSettings, train
 
@@ -77,16 +82,29 @@ class LipschitzMethod(Method):
         )
         self.model.double()
 
-    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
-        with torch.no_grad():
-            scores = torch.cat([self.score(batch) for batch in x.split(self.batch_size)])
-        self.model.threshold += balanced_threshold(scores, y)
-
     def score(self, x: Tensor) -> Tensor:
         return self.model(x.to(self.model.threshold.dtype))
 
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
         return {norm: Radii.from_radius(radius) for norm, radius in certify(self.model, x, norms).items()}
+
+    def shares_thresholds(self, curve: Curve) -> bool:
+        return True
+
+    def certify_at(
+        self,
+        x: Tensor,
+        thresholds: Sequence[float | None],
+        wanted: Tensor,
+        curve: Curve,
+        norms: Sequence[str],
+        seed: int,
+    ) -> list[dict[str, Radii]]:
+        found = certify_at_thresholds(self.model, x, thresholds, norms)
+        return [
+            {norm: Radii.from_radius(radius[chosen]) for norm, radius in radii.items()}
+            for radii, chosen in zip(found, wanted, strict=True)
+        ]
 
     def use_linear(self, weight: Tensor, bias: float) -> None:
         layer = nn.Linear(weight.numel(), 1, dtype=torch.float64)

@@ -18,7 +18,6 @@ from baselines.smoothing import (
     TwoStage,
     TwoStageAtRadii,
     add_noise,
-    balanced_threshold,
     decision_scores,
     noisy_scores,
     radii,
@@ -111,7 +110,7 @@ class Smoothing(Method):
         perturb = partial(add_noise, noise=self.noise, sigma=self.settings.sigma)
         train_with_noise(self.model, perturb, self.settings, data, context)
 
-    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
+    def decision_range(self, x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         settings = self.settings
         scores = noisy_scores(
             self.model.network,
@@ -123,7 +122,7 @@ class Smoothing(Method):
             memory_budget=self._memory_budget,
         )
         low, high = decision_scores(scores, settings.draws, settings.alpha / 2)
-        self.model.threshold.fill_(balanced_threshold(low, high, y.cpu().numpy()))
+        return torch.from_numpy(low), torch.from_numpy(high)
 
     def score(self, x: Tensor) -> Tensor:
         """Return the mean score over a few fixed noisy copies: what an attack on the vote can differentiate."""

@@ -7,14 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bench.calibration import balanced_threshold
 from bench.contract import Curve, FitContext, Method, Radii, TrainingData
 from bench.space import Choice, Range, SearchSpace, augmentation, training
-from fcnn.certify import certify_with_bounds
+from fcnn.certify import certify_at_thresholds, certify_with_bounds
 from fcnn.classifier import FeatureConvexClassifier
 from fcnn.feature_maps import CenteredAbs, Identity
 from fcnn.losses import RadiusLoss, RegularisedLoss, balanced_accuracy, median_radius
-from fcnn.networks import ConvexConvNet, ConvexMLP, ConvexNetwork
+from fcnn.networks import ConvexConvNet, ConvexMLP, ConvexNetwork, float64_copy
 from fcnn.training import Loss, TrainSettings, train
 
 
@@ -113,13 +112,15 @@ class FCNN(Method):
             return lambda model: balanced_accuracy(model, data.x_val, data.y_val)
         return (lambda model: median_radius(model, data.x_val, data.y_val, kind)) if kind else None
 
-    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
-        with torch.no_grad():
-            scores = torch.cat([self.model.score(batch) for batch in x.split(self.batch_size)])
-        self.model.threshold += balanced_threshold(scores, y)
-
     def score(self, x: Tensor) -> Tensor:
         return self.model.score(x)
+
+    def decision_range(self, x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        # Predictions and certificates are of the network in float64.
+        exact = float64_copy(self.model)
+        with torch.no_grad():
+            scores = torch.cat([exact.score(batch.double()) for batch in x.split(self.batch_size)])
+        return scores, scores
 
     def predict(self, x: Tensor, seed: int) -> Tensor:
         return self.model.predict(x).to(torch.int8)
@@ -130,6 +131,26 @@ class FCNN(Method):
             norm: Radii.from_radius(found.radius, radius_upper=found.radius_upper.cpu().numpy())
             for norm, found in bounds.items()
         }
+
+    def shares_thresholds(self, curve: Curve) -> bool:
+        return curve.certificate != "refined" and (self.mutable is None or not self.respects_mutable)
+
+    def certify_at(
+        self,
+        x: Tensor,
+        thresholds: Sequence[float | None],
+        wanted: Tensor,
+        curve: Curve,
+        norms: Sequence[str],
+        seed: int,
+    ) -> list[dict[str, Radii]]:
+        if not self.shares_thresholds(curve):
+            return super().certify_at(x, thresholds, wanted, curve, norms, seed)
+        found = certify_at_thresholds(self.model, x, thresholds, norms, curve.certificate)
+        return [
+            {norm: Radii.from_radius(radius[chosen]) for norm, radius in radii.items()}
+            for radii, chosen in zip(found, wanted, strict=True)
+        ]
 
     def use_linear(self, weight: Tensor, bias: float) -> None:
         network = ConvexMLP.from_arrays([weight.reshape(1, -1)], [torch.full((1,), bias)], [])

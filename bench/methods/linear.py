@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.calibration import ThresholdedScore, balanced_threshold
+from bench.calibration import ThresholdedScore
 from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, LinearScore, Method, Radii, TrainingData
 from bench.space import Range, SearchSpace, augmentation, training
 from fcnn.certificates import closed_form, in_domain
@@ -88,10 +88,6 @@ class Linear(Method):
             margin = margin - radius * torch.linalg.vector_norm(weight, ord=DUAL_NORM_ORDER[norm])
         return functional.softplus(-margin).mean()
 
-    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
-        with torch.no_grad():
-            self.model.threshold += balanced_threshold(self.score(x), y)
-
     def score(self, x: Tensor) -> Tensor:
         return self.model(x.to(self.model.threshold.dtype))
 
@@ -104,6 +100,9 @@ class Linear(Method):
             return {norm: Radii.from_radius(closed_form(margin, weight, 1.0, norm)) for norm in norms}
         room = torch.where(weight > 0, x.flatten(1), 1 - x.flatten(1)).clamp(min=0)
         return {norm: Radii.from_radius(in_domain(margin, weight.abs(), room, norm)) for norm in norms}
+
+    def shares_thresholds(self, curve: Curve) -> bool:
+        return True  # a certificate costs next to nothing
 
     def _rounding(self, x: Tensor, weight: Tensor) -> Tensor:
         """Bound (N,) what rounding adds to the scores of x and of a perturbed input, (N, d) both."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.smoothing import LEVELS, SplittingClassifier, balanced_threshold, splitting_period
+from baselines.smoothing import LEVELS, SplittingClassifier, splitting_period
 from bench.contract import Curve, FitContext, LinearScore, Method, Radii, TrainingData
 from bench.methods._smoothing import (
     DATA_STD,
@@ -66,11 +66,9 @@ class SmoothingSplitting(Method):
     def fit(self, data: TrainingData, context: FitContext) -> None:
         train_with_noise(self.model, self.model.random_split, self.settings, data, context)
 
-    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
-        median = (
-            (self.model.median_score(x, self.settings.shifts_calibrate) + self.model.threshold).cpu().numpy()
-        )
-        self.model.threshold.fill_(balanced_threshold(median, median, y.cpu().numpy()))
+    def decision_range(self, x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        median = self.model.median_score(x, self.settings.shifts_calibrate)
+        return median, median
 
     def score(self, x: Tensor) -> Tensor:
         """Return the mean score over a few fixed cuts; the gradient passes the cuts as if they were not there."""

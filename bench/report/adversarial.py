@@ -22,12 +22,13 @@ from bench.attacking.targets import load_method
 from bench.contract import Method, Outcome
 from bench.errors import UsageError
 from bench.falsify import COUNTEREXAMPLES
-from bench.files import DamagedFileError, safe_name, write_atomic
+from bench.files import DamagedFileError, write_atomic
 from bench.running.cells import DataRequest, cached_dataset
 from bench.seeds import derive_seed
 from bench.store import Store
+from bench.tables.points import curve_file
 
-CURVE_AND_SEED = ["dataset", "method", "certificate", "domain", "norm", "seed"]
+CURVE_AND_SEED = ["dataset", "method", "certificate", "domain", "norm", "operating_point", "seed"]
 FOLDER = "adversarial"
 SHOWN = 4
 # Attacks start from the certified radius and double it until they succeed, then halve the way back.
@@ -79,7 +80,7 @@ def find_adversarials(out: Path, run: Mapping[str, Any], radii: pd.DataFrame, da
         try:
             request = DataRequest.of_run(run["configuration"], key[0], data_dir)
             data = cached_dataset(request)
-            method = load_method(Store(out), data, key[0], key[1], curve[-1])
+            method = load_method(Store(out), data, key[0], key[1], curve[-1], key[5])
         except (UsageError, DamagedFileError) as error:
             LOG.warning("no adversarial examples for %s on %s: %s", key[1], key[0], error)
             continue
@@ -119,7 +120,7 @@ def nearest(
 
 
 def _file_name(curve: Sequence[Any]) -> str:
-    return f"{safe_name('_'.join(str(part) for part in curve))}.npz"
+    return f"{curve_file(curve)}.npz"
 
 
 def _read(folder: Path, curve: Sequence[Any]) -> dict[int, np.ndarray]:

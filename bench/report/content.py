@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.calibration import BALANCED, GIVEN, shown_point
 from bench.contract import NORMS, Outcome
 from bench.figures.line_styles import CurveId, LineStyle, curve_title, legend_styles
 from bench.report.packing import packed, steps
 from bench.report.pictures import Pictures
 from bench.tables.curves import certified_curves
+from bench.tables.points import POINT, points_in_order, with_points
 from bench.tables.rows import CURVE_KEY
 from bench.tables.summary import named_radii, summarise
 
@@ -33,7 +35,7 @@ SYMBOLS = {
     "p": "pentagon",
     "h": "hexagon",
 }
-SHOWN_FACTS = ("guarantee", "native", "calibrated_on", "seeds", "inputs")
+SHOWN_FACTS = ("guarantee", "native", "calibrated_on", "near_chance", "resolved", "seeds", "inputs")
 SHOWN_NUMBERS = (
     "recall_sensitive",
     "recall_other",
@@ -62,10 +64,15 @@ def report_content(
             "attacked": attacks(out),
         }
         limit = radii_limit(radii)
+        points = points_in_order(configuration, radii[POINT])
         for name in dict.fromkeys([*configuration.get("datasets", []), *radii["dataset"]]):
-            mine = {key: table[table["dataset"] == name] for key, table in tables.items()}
-            if len(mine["radii"]):
-                datasets.append(_dataset(str(name), run, mine, pictures, limit))
+            for point in points:
+                mine = {
+                    key: table[(table["dataset"] == name) & (table[POINT] == point)]
+                    for key, table in tables.items()
+                }
+                if len(mine["radii"]):
+                    datasets.append(_dataset(str(name), point, run, mine, pictures, limit))
     return {
         "title": str(configuration.get("title") or configuration.get("name") or "Comparison"),
         "reduced": str(configuration.get("reduced") or ""),
@@ -90,9 +97,10 @@ def radii_limit(radii: pd.DataFrame) -> int:
 
 def with_bracket(radii: pd.DataFrame, out: Path) -> pd.DataFrame:
     """Return the rows, radius_upper lowered to the adversarial perturbations that ``bench.falsify`` has found."""
-    key = ["dataset", "method", "domain", "norm", "seed", "index"]
+    key = ["dataset", "method", "domain", "norm", POINT, "seed", "index"]
     try:
-        table = pd.read_csv(out / "bracket.csv", dtype=dict.fromkeys(key[:4], str), keep_default_na=False)
+        table = pd.read_csv(out / "bracket.csv", dtype=dict.fromkeys(key[:5], str), keep_default_na=False)
+        table = with_points(table)
         smallest = table.groupby(key)["adversarial"].min()
     except (OSError, ValueError, KeyError):
         return radii
@@ -108,14 +116,20 @@ def attacks(out: Path) -> pd.DataFrame:
     counts = ["attacked", "broken", "allowed"]
     try:
         table = pd.read_csv(path, dtype=dict.fromkeys(CURVE_KEY, str), keep_default_na=False)
-        return table.groupby(CURVE_KEY, as_index=False)[counts].sum()
+        return with_points(table).groupby(CURVE_KEY, as_index=False)[counts].sum()
     except (OSError, ValueError, KeyError):
         return pd.DataFrame(columns=[*CURVE_KEY, *counts])
 
 
 def _dataset(
-    name: str, run: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], pictures: Pictures, limit: int
+    name: str,
+    point: str,
+    run: Mapping[str, Any],
+    tables: Mapping[str, pd.DataFrame],
+    pictures: Pictures,
+    limit: int,
 ) -> dict[str, Any]:
+    """What is shown of a data set at one operating point; what follows the data set's name says which."""
     summary, radii = tables["summary"], tables["radii"]
     methods = run["methods"]
     norms = [norm for norm in NORMS if norm in set(summary["norm"])]
@@ -142,7 +156,9 @@ def _dataset(
             }
         )
     return {
-        "name": name,
+        "name": name if point in (BALANCED, GIVEN) else f"{name}, {shown_point(point)}",
+        "dataset": name,
+        "operating_point": point,
         "norms": norms,
         "grids": {norm: sorted(set(grid)) for norm, grid in grids.items()},
         "named": {norm: list(named_radii(named, name, norm, panels[norm])) for norm in norms},

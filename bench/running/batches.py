@@ -22,6 +22,13 @@ def checked_predictions(predicted: np.ndarray, count: int) -> np.ndarray:
     return predicted.astype(np.int8)
 
 
+def checked_scores(scores: np.ndarray, count: int) -> np.ndarray:
+    """Return the scores (N,) of a batch; raise ContractError unless there is one for each input."""
+    if scores.shape != (count,):
+        raise ContractError(f"decision_range returned shape {scores.shape} for {count} inputs")
+    return scores
+
+
 def checked_radii(radii: Mapping[str, Radii], norm: str, count: int) -> Radii:
     """Return the radii of a batch of ``count`` inputs in one norm; raise ContractError for what no table may hold."""
     if norm not in radii:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bench.calibration import Calibration
 from bench.contract import Curve, Outcome, Radii
 from bench.running.plan import CellPlan
 from bench.tables.rows import PREDICTION_COLUMNS
@@ -14,11 +15,12 @@ SELF_EXPLAINING = [Outcome.CERTIFIED, Outcome.MISCLASSIFIED, Outcome.ABSTAINED]
 
 @dataclass(frozen=True)
 class RowMaker:
-    """What all rows of a cell share."""
+    """What all rows of a cell at one operating point share."""
 
     plan: CellPlan
     guarantee: str
     alpha: float | None
+    calibration: Calibration
 
     def radii(
         self, curve: Curve, norm: str, index: np.ndarray, predicted: np.ndarray, radii: Radii, seconds: float
@@ -41,11 +43,13 @@ class RowMaker:
                 "certificate": curve.certificate,
                 "norm": norm,
                 "domain": curve.domain,
+                "operating_point": self.calibration.point,
                 "guarantee": self.guarantee,
                 "alpha": pd.array([self.alpha] * count, dtype="Float64"),
                 "draws": _optional(draws, "Int64", missing=np.isnan(draws)),
                 "native": norm in curve.native,
                 "calibrated_on": self.plan.calibrate,
+                "calibration_others": pd.array([self.calibration.others] * count, dtype="Int64"),
                 "seed": self.plan.seed,
                 "index": index,
                 "label": 1,
@@ -60,17 +64,24 @@ class RowMaker:
         )
 
     def predictions(
-        self, index: np.ndarray, labels: np.ndarray, predicted: np.ndarray, seconds: float
+        self,
+        index: np.ndarray,
+        labels: np.ndarray,
+        predicted: np.ndarray,
+        scores: np.ndarray,
+        seconds: float,
     ) -> pd.DataFrame:
-        """Rows of all test inputs used; index, labels, predicted: (N,); seconds: per prediction."""
+        """Rows of all test inputs used; index, labels, predicted, scores: (N,); seconds: per prediction."""
         return pd.DataFrame(
             {
                 "dataset": self.plan.dataset,
                 "method": self.plan.method_id,
+                "operating_point": self.calibration.point,
                 "seed": self.plan.seed,
                 "index": index,
                 "label": labels,
                 "predicted": _optional(predicted, "Int8", missing=predicted == -1),
+                "score": _optional(scores, "Float64", missing=np.isnan(scores)),
                 "seconds": seconds,
             }
         )

@@ -24,6 +24,7 @@ from bench.running.status import StatusFile
 from bench.settings import from_table
 from bench.store import CellFolder
 from bench.suite import MethodEntry
+from bench.tables.roc import no_roc
 from bench.tables.rows import check_predictions, check_radii
 
 LOG = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ class CellOutcome:
     predictions: pd.DataFrame
     state: dict[str, Tensor]
     meta: dict[str, Any]
+    roc: pd.DataFrame = field(default_factory=no_roc)
     errors: tuple[str, ...] = ()
     log: str = field(default="", repr=False)
 
@@ -168,9 +170,10 @@ def _outcome(job: CellJob, method: Method, result: CellResult) -> CellOutcome:
         "curves": list(method.curves()),
         "seconds": result.seconds,
         "errors": result.errors,
+        "operating_points": {point.point: point for point in result.calibrations},
     }
     state = {name: tensor.detach().cpu() for name, tensor in result.state.items()}
-    return CellOutcome(result.radii, result.predictions, state, plain(meta), tuple(result.errors))
+    return CellOutcome(result.radii, result.predictions, state, plain(meta), result.roc, tuple(result.errors))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """One cell of the table: train a method on a data set, predict, certify, and describe every input in rows."""
 
-import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,24 +9,29 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bench.calibration import GIVEN, Calibration, OperatingPoint
 from bench.contract import Curve, FitContext, Method, Outcome, Radii, TrainingData
 from bench.data import Dataset
-from bench.files import safe_name
 from bench.running.batch_runner import BatchRunner, Clock
-from bench.running.batches import checked_predictions, checked_radii, packed, spread, unpacked
+from bench.running.batches import checked_predictions, checked_scores, spread
 from bench.running.cell_rows import RowMaker, no_predictions
+from bench.running.certifying import Asked, Certifier, Found
 from bench.running.plan import CellPlan, Scratch
 from bench.seeds import derive_seed
-
-LOG = logging.getLogger(__name__)
+from bench.tables.roc import grid_of_thresholds, no_roc, roc_rows
 
 
 @dataclass
 class CellResult:
-    """Rows of one cell, its trained state, what it took, and the errors met on the way (the rows say so too)."""
+    """Rows of one cell, its trained state, what it took, and the errors met on the way (the rows say so too).
+
+    calibrations: the threshold of each operating point; the state holds the first.
+    """
 
     radii: pd.DataFrame
     predictions: pd.DataFrame
+    roc: pd.DataFrame = field(default_factory=no_roc)
+    calibrations: list[Calibration] = field(default_factory=list)
     state: dict[str, Tensor] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
@@ -47,14 +52,23 @@ def chosen_test_inputs(data: Dataset, limit: int) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
+def calibration_labels(data: Dataset, split: str, test_inputs: int) -> np.ndarray:
+    """Return the labels (N,) of the split, ``validation`` or ``test``, that thresholds are chosen on."""
+    return data.y_test[chosen_test_inputs(data, test_inputs)] if split == "test" else data.y_val
+
+
 def failed(method: Method, data: Dataset, plan: CellPlan, outcome: Outcome, reason: str) -> CellResult:
     """Rows of a cell that could not be evaluated: every sensitive test input on every curve, with the reason."""
     index = chosen_test_inputs(data, plan.test_inputs)
     index = index[data.y_test[index] == 1]
     nothing = Radii.without(len(index), outcome, reason)
-    rows = RowMaker(plan, method.guarantee, method.alpha)
+    labels = calibration_labels(data, plan.calibrate, plan.test_inputs)
+    others = None if plan.calibrate == "none" else int((labels == 0).sum())
     frames = [
-        rows.radii(curve, norm, index, np.full(len(index), -1), nothing, 0.0)
+        RowMaker(plan, method.guarantee, method.alpha, Calibration(point, None, others)).radii(
+            curve, norm, index, np.full(len(index), -1), nothing, 0.0
+        )
+        for point in plan.operating_points
         for curve in method.curves()
         for norm in plan.norms
     ]
@@ -73,104 +87,167 @@ class Evaluation:
     errors: list[str] = field(default_factory=list)
 
     def run(self) -> CellResult:
-        """Train, calibrate, predict and certify; a curve that fails becomes ``error`` rows, the others go on."""
-        method, labels = self.method, self.data.y_test
+        """Train, calibrate, predict and certify; a curve that fails becomes ``error`` rows, the others go on.
+
+        One trained network is evaluated at all operating points.
+        """
         index = chosen_test_inputs(self.data, self.plan.test_inputs)
-        with Clock(method.device) as clock:
-            self._fit(index)
+        with Clock(self.method.device) as clock:
+            self._fit()
+            points = self._calibrate(index)
         self.seconds["fit"] = clock.seconds
-        parts = self.scratch.parts.owned_by(method.state())
-        runner = BatchRunner(method.device, method.batch_size, parts, self.scratch.progress)
-        predicted = self._predict(runner, index)
-        sensitive = labels[index] == 1
-        radii = self._certify(runner, index[sensitive], predicted[sensitive])
-        abstained = radii.loc[radii["outcome"] == Outcome.ABSTAINED, "index"]
-        predicted[np.isin(index, abstained)] = -1
-        predictions = self._rows.predictions(
-            index, labels[index], predicted, self.seconds["predict"] / len(index)
+        parts = self.scratch.parts.owned_by(self.method.state())
+        runner = BatchRunner(self.method.device, self.method.batch_size, parts, self.scratch.progress)
+        scores = self._scores(runner, index)
+        predicted = self._predict(runner, index, points)
+        radii, roc = self._certify(runner, index, points, predicted, scores)
+        self._abstain(index, predicted, radii)
+        self._set(points[0].threshold)
+        return CellResult(
+            pd.concat(radii, ignore_index=True),
+            self._predictions(index, points, predicted, scores),
+            roc,
+            points,
+            self.method.state(),
+            self.seconds,
+            self.errors,
         )
-        return CellResult(radii, predictions, method.state(), self.seconds, self.errors)
 
-    @property
-    def _rows(self) -> RowMaker:
-        return RowMaker(self.plan, self.method.guarantee, self.method.alpha)
-
-    def _fit(self, test_index: np.ndarray) -> None:
+    def _fit(self) -> None:
         plan, data = self.plan, self.data
         self.method.mutable = None if data.mutable is None else self._tensor(data.mutable)
         self.method.build(data.input_shape, plan.seed_for("build"))
         splits = (data.x_train, data.y_train, data.x_val, data.y_val)
         context = FitContext(plan.seed_for("fit"), self.scratch.checkpoint, self.scratch.progress)
         self.method.fit(TrainingData(*map(self._tensor, splits)), context)
-        if plan.calibrate == "validation":
-            x, y = data.x_val, data.y_val
-        elif plan.calibrate == "test":
-            x, y = data.x_test[test_index], data.y_test[test_index]
-        else:
-            return
-        self.method.calibrate(self._tensor(x), self._tensor(y), plan.seed_for("calibrate"))
 
-    def _predict(self, runner: BatchRunner, index: np.ndarray) -> np.ndarray:
-        """Return predictions (N,) of the test inputs ``index``: 1, 0 or -1 (abstained)."""
+    def _calibrate(self, test_index: np.ndarray) -> list[Calibration]:
+        """Choose the threshold of each operating point; the first is set, so that the state is that of the cell."""
+        plan, data = self.plan, self.data
+        if plan.calibrate == "none":
+            return [Calibration(GIVEN, self.method.threshold)]
+        x = data.x_test[test_index] if plan.calibrate == "test" else data.x_val
+        points = self.method.calibrations(
+            self._tensor(x),
+            self._tensor(calibration_labels(data, plan.calibrate, plan.test_inputs)),
+            plan.seed_for("calibrate"),
+            [OperatingPoint.parse(point) for point in plan.operating_points],
+        )
+        self._set(points[0].threshold)
+        return points
+
+    def _scores(self, runner: BatchRunner, index: np.ndarray) -> np.ndarray:
+        """Return scores (N,) of the test inputs, which a threshold is compared with; NaN where the method has none."""
+
+        def score(start: int, batch: Tensor) -> dict[str, np.ndarray]:
+            found = self.method.decision_range(batch, self.plan.seed_for("score", start))
+            if found is None:
+                return {"score": np.full(len(batch), np.nan)}
+            low, high = (np.asarray(part.detach().cpu(), np.float64) for part in found)
+            return {"score": checked_scores(low + (high - low) / 2, len(batch))}
+
+        self._set(None if self.method.threshold is None else 0.0)
+        return runner.run("score", self.data.x_test[index], score)[0]["score"]
+
+    def _predict(self, runner: BatchRunner, index: np.ndarray, points: Sequence[Calibration]) -> np.ndarray:
+        """Return predictions (P, N) of the test inputs ``index``: 1, 0 or -1 (abstained), at each operating point."""
+        thresholds = [point.threshold for point in points]
 
         def predict(start: int, batch: Tensor) -> dict[str, np.ndarray]:
-            predicted = self.method.predict(batch, self.plan.seed_for("predict", start)).cpu().numpy()
-            return {"predicted": checked_predictions(predicted, len(batch))}
+            found = self.method.predict_at(batch, thresholds, self.plan.seed_for("predict", start))
+            rows = [checked_predictions(predicted.cpu().numpy(), len(batch)) for predicted in found]
+            return {"predicted": np.stack(rows, axis=1)}
 
         arrays, self.seconds["predict"] = runner.run("predict", self.data.x_test[index], predict)
-        return arrays["predicted"]
+        return arrays["predicted"].T.copy()
 
-    def _certify(self, runner: BatchRunner, index: np.ndarray, predicted: np.ndarray) -> pd.DataFrame:
-        """Rows of every curve and norm for the sensitive inputs ``index``; only those predicted so are certified."""
-        certified = np.flatnonzero(predicted == 1)
-        frames = []
+    def _certify(
+        self,
+        runner: BatchRunner,
+        index: np.ndarray,
+        points: Sequence[Calibration],
+        predicted: np.ndarray,
+        scores: np.ndarray,
+    ) -> tuple[list[pd.DataFrame], pd.DataFrame]:
+        """Rows of every curve and norm, a table for each operating point, and what is certified at other thresholds.
+
+        predicted: (P, N), scores: (N,) of the test inputs ``index``; only sensitive ones predicted so are certified.
+        """
+        sensitive = self.data.y_test[index] == 1
+        inputs, predicted, others = index[sensitive], predicted[:, sensitive], scores[~sensitive]
+        at_points = [Asked(point.threshold, row == 1) for point, row in zip(points, predicted, strict=True)]
+        grid = [] if points[0].threshold is None else grid_of_thresholds(others)
+        at_grid = [Asked(float(threshold), scores[sensitive] > threshold) for threshold in grid]
+        x, norms = self.data.x_test[inputs], self.plan.norms
+        certifier = Certifier(self.method, runner, x, norms, self.plan.seed_for, describe)
+        rows: list[list[pd.DataFrame]] = [[] for _ in points]
+        roc = [no_roc()]
         self.seconds["certify"] = 0.0
         for curve in self.method.curves():
-            norms = tuple(norm for norm in self.plan.norms if norm in curve.norms)
-            found, seconds = self._certify_curve(runner, curve, norms, index[certified])
-            self.seconds["certify"] += seconds
-            each = seconds / max(1, len(certified))
-            for norm in self.plan.norms:
-                radii = found[norm] if norm in norms else self._unsupported(curve, norm, len(certified))
-                full = spread(radii, certified, predicted)
-                frames.append(self._rows.radii(curve, norm, index, predicted, full, each))
-        return pd.concat(frames, ignore_index=True)
+            found = certifier.curve(curve, at_points, at_grid)
+            self.errors += found.errors
+            self.seconds["certify"] += found.seconds
+            for table, point, row, one in zip(rows, points, predicted, found.points, strict=True):
+                table += self._rows(curve, point, inputs, row, one)
+            roc += self._roc(curve, at_grid, others, found.more)
+        return [pd.concat(table, ignore_index=True) for table in rows], pd.concat(roc, ignore_index=True)
 
-    def _certify_curve(
-        self, runner: BatchRunner, curve: Curve, norms: tuple[str, ...], index: np.ndarray
-    ) -> tuple[dict[str, Radii], float]:
-        """Return the radii on one curve and the seconds they took; an exception makes all its rows ``error`` rows."""
-        if not norms or not len(index):
-            return {norm: Radii.from_radius(np.zeros(0)) for norm in norms}, 0.0
+    def _rows(
+        self, curve: Curve, point: Calibration, index: np.ndarray, predicted: np.ndarray, found: Found
+    ) -> list[pd.DataFrame]:
+        """Rows of one curve at one operating point, a table for each norm; index, predicted: (N,)."""
+        maker = RowMaker(self.plan, self.method.guarantee, self.method.alpha, point)
+        certified = np.flatnonzero(predicted == 1)
+        return [
+            maker.radii(
+                *(curve, norm, index, predicted),
+                spread(found.radii[norm], certified, predicted),
+                found.seconds,
+            )
+            for norm in self.plan.norms
+        ]
 
-        def certify(start: int, batch: Tensor) -> dict[str, np.ndarray]:
-            seed = self.plan.seed_for("certify", curve.certificate, curve.domain, start)
-            radii = self.method.certify(batch, curve, norms, seed)
-            checked = {norm: self._within_reach(checked_radii(radii, norm, len(batch))) for norm in norms}
-            return {name: array for norm in norms for name, array in packed(checked[norm], norm).items()}
+    def _roc(
+        self, curve: Curve, asked: Sequence[Asked], others: np.ndarray, found: Sequence[Found]
+    ) -> list[pd.DataFrame]:
+        """What a curve certifies at thresholds over the whole range of the scores, a table for each of its norms."""
+        cell = {"dataset": self.plan.dataset, "method": self.plan.method_id, "seed": self.plan.seed}
+        tables = []
+        for norm in (norm for norm in self.plan.norms if norm in curve.norms and found):
+            radii = [widened(one.radii[norm], at.wanted) for one, at in zip(found, asked, strict=True)]
+            facts = {**cell, "certificate": curve.certificate, "domain": curve.domain, "norm": norm}
+            tables.append(roc_rows(facts, [at.threshold for at in asked], others, radii))
+        return tables
 
-        name = safe_name(f"certify-{curve.certificate}-{curve.domain}")
-        try:
-            arrays, seconds = runner.run(name, self.data.x_test[index], certify)
-        except Exception as error:  # a method may raise anything; the other curves and cells must go on
-            LOG.exception("%s, certificate %s in %s", self.method.name, curve.certificate, norms)
-            reason = describe(error)
-            self.errors.append(reason)
-            return {norm: Radii.without(len(index), Outcome.ERROR, reason) for norm in norms}, 0.0
-        return {norm: unpacked(arrays, norm) for norm in norms}, seconds
+    def _abstain(self, index: np.ndarray, predicted: np.ndarray, radii: Sequence[pd.DataFrame]) -> None:
+        """Let an abstention of the certificate count as one of the prediction, too; predicted: (P, N), changed."""
+        for row, table in zip(predicted, radii, strict=True):
+            row[np.isin(index, table.loc[table["outcome"] == Outcome.ABSTAINED, "index"])] = -1
 
-    def _within_reach(self, radii: Radii) -> Radii:
-        """Forget adversarial points that may have moved a feature which nobody can change."""
-        if self.data.mutable is not None and not self.method.respects_mutable:
-            radii.radius_upper = None
-        return radii
+    def _predictions(
+        self, index: np.ndarray, points: Sequence[Calibration], predicted: np.ndarray, scores: np.ndarray
+    ) -> pd.DataFrame:
+        each = self.seconds["predict"] / predicted.size
+        tables = []
+        for point, row in zip(points, predicted, strict=True):
+            maker = RowMaker(self.plan, self.method.guarantee, self.method.alpha, point)
+            above = scores - (point.threshold or 0.0)
+            tables.append(maker.predictions(index, self.data.y_test[index], row, above, each))
+        return pd.concat(tables, ignore_index=True)
 
-    def _unsupported(self, curve: Curve, norm: str, count: int) -> Radii:
-        reason = f"{self.method.title} issues no {curve.certificate} certificate in {norm}"
-        return Radii.without(count, Outcome.UNSUPPORTED, reason)
+    def _set(self, threshold: float | None) -> None:
+        if threshold is not None:
+            self.method.set_threshold(threshold)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.method.device)
+
+
+def widened(radii: Radii, wanted: np.ndarray) -> np.ndarray:
+    """Return radii (N,) of all inputs, 0 where not certified; radii: of the ``wanted`` ones, (N,) bool."""
+    full = np.zeros(len(wanted))
+    full[wanted] = np.where(radii.outcome == Outcome.CERTIFIED, radii.radius, 0.0)
+    return full
 
 
 def describe(error: BaseException) -> str:

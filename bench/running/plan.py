@@ -4,13 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.calibration import BALANCED, GIVEN
 from bench.running.parts import Parts
 from bench.seeds import derive_seed
 
 
 @dataclass(frozen=True)
 class CellPlan:
-    """What an evaluation needs to know besides the method and the data."""
+    """What an evaluation needs to know besides the method and the data.
+
+    calibrate: the split that thresholds are chosen on; points: the operating points they are chosen for.
+    """
 
     dataset: str
     method_id: str
@@ -19,6 +23,12 @@ class CellPlan:
     norms: tuple[str, ...]
     calibrate: str
     test_inputs: int
+    points: tuple[str, ...] = (BALANCED,)
+
+    @property
+    def operating_points(self) -> tuple[str, ...]:
+        """The operating points that the rows are of: one, the network's own, where no threshold is chosen."""
+        return (GIVEN,) if self.calibrate == "none" else self.points
 
     def seed_for(self, *purpose: object) -> int:
         """Seed of one purpose; it depends on names only, never on what else is in the suite."""

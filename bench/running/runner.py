@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from bench.calibration import OperatingPoint, resolves
 from bench.data import Dataset
 from bench.errors import UsageError
 from bench.files import SCHEMA_VERSION, plain
@@ -23,7 +24,7 @@ from bench.running.cells import (
     failed_cell,
 )
 from bench.running.code_version import code_version
-from bench.running.evaluate import describe
+from bench.running.evaluate import calibration_labels, describe
 from bench.running.interrupts import Interrupts
 from bench.running.plan import CellPlan
 from bench.running.processes import Budget, run_in_processes
@@ -62,8 +63,12 @@ def plan_jobs(
 ) -> list[CellJob]:
     """Return the job of every cell; raise UsageError for a data set that cannot be loaded or a method not made."""
     jobs = []
+    warned = set()
     for dataset, entry in suite.pairs():
         data = cached_dataset(requests[dataset])
+        if dataset not in warned:
+            _warn_of_unresolved(suite, data)
+            warned.add(dataset)
         for seed in suite.seeds:
             folder = store.cell(dataset, entry.name, seed)
             plan = CellPlan(
@@ -74,10 +79,30 @@ def plan_jobs(
                 norms=suite.norms,
                 calibrate=suite.calibrate,
                 test_inputs=suite.test_inputs,
+                points=entry.points_of(suite.operating_points),
             )
             key = cell_key(entry, plan, data, resources)
             jobs.append(_checked(CellJob(folder, requests[dataset], entry, plan, key, resources.threads)))
     return jobs
+
+
+def _warn_of_unresolved(suite: Suite, data: Dataset) -> None:
+    """Say which operating points the calibrating split is too small for; they run all the same, and are marked."""
+    if suite.calibrate == "none":
+        return
+    labels = calibration_labels(data, suite.calibrate, suite.test_inputs)
+    others = int((labels == 0).sum())
+    for point in suite.operating_points:
+        if not resolves(point, others):
+            LOG.warning(
+                "%s: %d %s inputs of the other class cannot resolve %s, where %.2g false positives are allowed: the "
+                "threshold lies above all of them, and its rows are marked",
+                data.name,
+                others,
+                suite.calibrate,
+                point,
+                others * OperatingPoint.parse(point).false_positive_rate,
+            )
 
 
 def _checked(job: CellJob) -> CellJob:
@@ -159,7 +184,9 @@ def _store(job: CellJob, result: CellOutcome | Failure) -> CellReport:
     lost = isinstance(result, Failure)
     outcome = failed_cell(job, result) if lost else result
     key = f"failed:{job.key}" if outcome.errors else job.key
-    job.folder.write(key, outcome.radii, outcome.predictions, outcome.state or None, outcome.meta)
+    job.folder.write(
+        key, outcome.radii, outcome.predictions, outcome.state or None, outcome.meta, outcome.roc
+    )
     if outcome.log:
         (job.folder.path / LOG_FILE).write_text(outcome.log, encoding="utf-8")
     # A cell that was cut off goes on from here when its budget is raised.

@@ -15,7 +15,6 @@ from baselines.smoothing import (
     TwoStage,
     TwoStageAtRadii,
     add_noise,
-    balanced_threshold,
     count_votes,
     decision_scores,
     lower_bound,
@@ -23,6 +22,7 @@ from baselines.smoothing import (
     radii,
 )
 from baselines.smoothing.two_stage import RadiusOf
+from bench.calibration import OperatingPoint, calibrated_threshold
 from bench.data import Dataset
 from bench.speed.timing import Line
 from fcnn.training import TrainSettings, train
@@ -139,6 +139,8 @@ def smoothed_mlp(data: Dataset, sigma: float) -> SmoothedClassifier:
     x_train, y_train = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
     noisy = NoisyLoss(partial(add_noise, noise="gaussian", sigma=sigma))
     train(model, noisy, (x_train, y_train), TrainSettings(epochs=6, batch_size=256), seed=0)
-    x, y = torch.from_numpy(data.x_val[:400]), data.y_val[:400]
+    x, y = torch.from_numpy(data.x_val[:400]), torch.from_numpy(data.y_val[:400])
     low, high = decision_scores(noisy_scores(model, x, "gaussian", sigma, 100, seed=1), DRAWS, ALPHA / 2)
-    return SmoothedClassifier(model, "gaussian", sigma, ALPHA, balanced_threshold(low, high, y))
+    decisive = torch.where(y > 0, torch.from_numpy(low), torch.from_numpy(high))
+    threshold = calibrated_threshold(decisive, y, OperatingPoint())
+    return SmoothedClassifier(model, "gaussian", sigma, ALPHA, threshold)

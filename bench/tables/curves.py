@@ -19,6 +19,7 @@ CURVE_COLUMNS = (
     "certificate",
     "norm",
     "domain",
+    "operating_point",
     "radius",
     "certified_accuracy",
     "lower",
@@ -39,18 +40,13 @@ def certified_curves(radii: pd.DataFrame, confidence: float = 0.95) -> pd.DataFr
     of :func:`confidence_band`.
     """
     curves = []
-    for (dataset, norm), panel in radii.groupby(["dataset", "norm"], sort=True):
+    for _, panel in radii.groupby(["dataset", "norm"], sort=True):
         grid = radius_grid(panel["radius"].dropna().to_numpy(dtype=float))
         for key, rows in panel.groupby(CURVE_KEY, sort=True):
-            _, method, certificate, domain, _ = key
             shares, inputs = accuracy_by_seed(rows, grid)
             lower, upper = confidence_band(shares, inputs, confidence)
             curve = {
-                "dataset": dataset,
-                "method": method,
-                "certificate": certificate,
-                "norm": norm,
-                "domain": domain,
+                **dict(zip(CURVE_KEY, key, strict=True)),
                 "radius": grid,
                 "certified_accuracy": shares.mean(axis=0),
                 "lower": lower,

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from bench.calibration import GIVEN, shown_point
 from bench.contract import Outcome
 from bench.data import Column, Dataset
+from bench.tables.rows import CURVE_KEY
 from bench.tables.summary import floor_digits
 from bench.tables.summary_text import WIDTH, curve_name
 
@@ -46,9 +48,9 @@ def in_original_units(summary: pd.DataFrame, data: Dataset) -> pd.DataFrame:
     summary = summary[summary["dataset"] == data.name]
     parts = []
     for column in changeable(data):
-        part = summary[["dataset", "method", "certificate", "domain", "norm", "median_radius"]].copy()
+        part = summary[[*CURVE_KEY, "median_radius"]].copy()
         radius = part["median_radius"].astype(float).to_numpy()
-        part.insert(5, "column", column.name)
+        part.insert(len(CURVE_KEY), "column", column.name)
         part["percent_of_range"] = np.nextafter(100 * radius, 0)
         part["median_change"] = np.nextafter(column.span * radius, 0)
         parts.append(part)
@@ -60,7 +62,7 @@ def render_original_units(summary: pd.DataFrame, data: Dataset) -> str:
     lines = []
     columns = changeable(data)
     summary = summary[(summary["dataset"] == data.name) & (summary["guarantee"] == "deterministic")]
-    for norm, panel in summary.groupby("norm", sort=True):
+    for (norm, point), panel in summary.groupby(["norm", "operating_point"], sort=True):
         panel = panel[panel[str(Outcome.CERTIFIED)] > 0]
         if not len(panel) or not columns:
             continue
@@ -75,7 +77,8 @@ def render_original_units(summary: pd.DataFrame, data: Dataset) -> str:
             )
             changes += f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
             changes += f": {MEANING[norm]}"
-        text = f"{data.name}, {norm}, {curve_name(row)}: half of the {data.classes[0]!r} rows stay so for {changes}"
+        at = "" if point == GIVEN else f", {shown_point(point)}"
+        text = f"{data.name}, {norm}{at}, {curve_name(row)}: half of the {data.classes[0]!r} rows stay so for {changes}"
         lines += textwrap.wrap(text, WIDTH, subsequent_indent="    ")
     return (
         "\n".join(["In the columns' own units (less than the number in brackets):", *lines]) if lines else ""

@@ -1,12 +1,14 @@
 """The tables: their columns, what makes a row valid, and their form on disk (parquet).
 
-``radii`` has one row for each *sensitive* test input of each data set, method, certificate, domain, norm and seed.
-``predictions`` has one row for every test input of each data set, method and seed. Columns of ``radii``:
+``radii`` has one row for each *sensitive* test input of each data set, method, certificate, domain, norm, operating
+point and seed. ``predictions`` has one row for every test input of each data set, method, operating point and seed,
+with the ``score`` above the threshold (missing where the method has none). Columns of ``radii``:
 
-dataset, method, certificate, norm, domain: the curve that the row belongs to.
+dataset, method, certificate, norm, domain, operating_point: the curve that the row belongs to.
 guarantee, alpha, draws: ``deterministic``, or ``probabilistic`` with its error probability and number of draws.
 native: whether the radius is the method's own in this norm (else converted from another norm).
-calibrated_on: the split that chose the class-balancing threshold (``test`` only to reproduce others' numbers).
+calibrated_on: the split that chose the threshold (``test`` only to reproduce others' numbers).
+calibration_others: how many inputs of the other class that split has; missing where nothing was chosen, or not known.
 seed, index, label: the run's seed, the input's position in the test split, its label (1 = sensitive).
 predicted: 1 sensitive, 0 not, missing where the method abstained or never got as far as predicting.
 outcome: one of the seven of :class:`bench.contract.Outcome`; reason: a sentence where the outcome needs one.
@@ -19,12 +21,14 @@ seconds: what the call that certified this input took (its share of the batch); 
 
 import io
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.calibration import BALANCED, GIVEN
 from bench.contract import NORMS, Outcome
-from bench.files import SCHEMA_VERSION, DamagedFileError
+from bench.files import READABLE_VERSIONS, SCHEMA_VERSION, DamagedFileError
 
 RADII_COLUMNS = {
     "dataset": "str",
@@ -32,11 +36,13 @@ RADII_COLUMNS = {
     "certificate": "str",
     "norm": "str",
     "domain": "str",
+    "operating_point": "str",
     "guarantee": "str",
     "alpha": "Float64",
     "draws": "Int64",
     "native": "bool",
     "calibrated_on": "str",
+    "calibration_others": "Int64",
     "seed": "int64",
     "index": "int64",
     "label": "int8",
@@ -51,16 +57,18 @@ RADII_COLUMNS = {
 PREDICTION_COLUMNS = {
     "dataset": "str",
     "method": "str",
+    "operating_point": "str",
     "seed": "int64",
     "index": "int64",
     "label": "int8",
     "predicted": "Int8",
+    "score": "Float64",
     "seconds": "float64",
 }
-NORMS_IN_CALL = "norms_in_call"
-CURVE_KEY = ["dataset", "method", "certificate", "domain", "norm"]
+LINE = ["method", "certificate", "domain"]
+CURVE_KEY = ["dataset", *LINE, "norm", "operating_point"]
 RADII_KEY = [*CURVE_KEY, "seed", "index"]
-PREDICTION_KEY = ["dataset", "method", "seed", "index"]
+PREDICTION_KEY = ["dataset", "method", "operating_point", "seed", "index"]
 ALLOWED = {
     "norm": NORMS,
     "domain": ("free", "box"),
@@ -132,15 +140,15 @@ def from_parquet(data: bytes, columns: dict[str, str]) -> pd.DataFrame:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedFileError("is not a parquet table, or is damaged") from error
     version = (table.schema.metadata or {}).get(VERSION_TAG, b"none").decode(errors="replace")
-    if version != str(SCHEMA_VERSION):
+    if version not in map(str, READABLE_VERSIONS):
         raise DamagedFileError(
-            f"has schema version {version}, this version of the suite reads {SCHEMA_VERSION}"
+            f"has schema version {version}, this version of the suite reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}"
         )
-    if set(columns) - set(table.column_names) == {NORMS_IN_CALL}:
-        frame = _with_norms_in_call(table.to_pandas())[list(columns)]
-    else:
-        frame = table.to_pandas()
-    if list(frame.columns) != list(columns):
+    frame = table.to_pandas()
+    if version == "1":
+        frame = from_version_1(frame)
+    if sorted(frame.columns) != sorted(columns):
         raise DamagedFileError("has other columns than this version of the suite writes")
     try:
         return check_radii(frame) if columns is RADII_COLUMNS else check_predictions(frame)
@@ -148,13 +156,23 @@ def from_parquet(data: bytes, columns: dict[str, str]) -> pd.DataFrame:
         raise DamagedFileError(f"holds a row that is not valid ({error})") from error
 
 
+def from_version_1(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of schema version 1 with the columns of today: it had one operating point and no scores."""
+    if "calibrated_on" not in frame:
+        return frame.assign(operating_point=BALANCED, score=pd.NA)
+    if "norms_in_call" not in frame:
+        frame = _with_norms_in_call(frame)
+    point = np.where(frame["calibrated_on"] == "none", GIVEN, BALANCED)
+    return frame.assign(operating_point=point, calibration_others=pd.NA)
+
+
 def _with_norms_in_call(frame: pd.DataFrame) -> pd.DataFrame:
     """Bring rows to today's form that were written when a call's seconds were divided by the norms it covered."""
-    call = [name for name in CURVE_KEY if name != "norm"] + ["seed"]
+    call = ["dataset", *LINE, "seed"]
     covered = frame["outcome"] != Outcome.UNSUPPORTED
     count = frame["norm"].where(covered).groupby([frame[name] for name in call]).transform("nunique")
     seconds = frame["seconds"] * count.clip(lower=1)
-    return frame.assign(seconds=seconds, **{NORMS_IN_CALL: count.where(covered, 0)})
+    return frame.assign(seconds=seconds, norms_in_call=count.where(covered, 0).fillna(0))
 
 
 def _conform(frame: pd.DataFrame, columns: dict[str, str], key: list[str]) -> pd.DataFrame:

@@ -1,8 +1,10 @@
 """The table of a run: accuracy, certified radii and cost of every method, as numbers and as text.
 
-Columns of the summary, one row for each data set, method, certificate, domain and norm:
+Columns of the summary, one row for each data set, method, certificate, domain, norm and operating point:
 
-guarantee, native, calibrated_on: as in the rows (:mod:`bench.tables.rows`).
+guarantee, native, calibrated_on, calibration_others: as in the rows (:mod:`bench.tables.rows`).
+resolved: whether the split that the threshold was chosen on has enough inputs of the other class to allow a false
+    positive at this operating point. near_chance: whether the method has not learned: see :mod:`bench.tables.chance`.
 seeds, inputs: runs, and sensitive test inputs in each. Quantities below are means over the seeds.
 recall_sensitive, recall_other: share of each class's test inputs predicted as that class; an abstention is a miss.
 balanced_accuracy: mean of the two recalls. All three are missing where a failed cell left no predictions.
@@ -21,7 +23,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.calibration import resolves
 from bench.contract import Outcome
+from bench.tables.chance import near_chance
 from bench.tables.curves import accuracy_by_seed
 from bench.tables.rows import CURVE_KEY
 
@@ -38,13 +42,15 @@ def summarise(
     given, the quartiles of all certified radii of that data set and norm, cut to two digits.
     """
     recalls = recall_table(predictions)
+    chance = near_chance(predictions)
     table = []
     for (dataset, norm), panel in radii.groupby(["dataset", "norm"], sort=True):
         at = named_radii(named or {}, dataset, norm, panel)
         for key, rows in panel.groupby(CURVE_KEY, sort=True):
             curve = dict(zip(CURVE_KEY, key, strict=True))
-            recall = recalls.get((dataset, curve["method"]), (np.nan, np.nan))
-            table.append({**curve, **_one_curve(rows, recall, at)})
+            place = (dataset, curve["method"], curve["operating_point"])
+            recall = recalls.get(place, (np.nan, np.nan))
+            table.append({**curve, **_one_curve(rows, recall, at), "near_chance": place in chance})
     frame = pd.DataFrame(table)
     # Named radii come last, however many there are.
     last = sorted(
@@ -56,6 +62,7 @@ def summarise(
 def _one_curve(rows: pd.DataFrame, recall: tuple[float, float], at: Sequence[float]) -> dict[str, Any]:
     shares, inputs = accuracy_by_seed(rows, at)
     first = rows.iloc[0]
+    others = first["calibration_others"]
     radius = rows["radius"].fillna(0.0).to_numpy(dtype=float).reshape(-1)
     by_seed = [radius[positions] for positions in rows.groupby("seed").indices.values()]
     tried = ~rows["outcome"].isin(NOT_TRIED) & (rows["predicted"] == 1).fillna(False)
@@ -64,6 +71,8 @@ def _one_curve(rows: pd.DataFrame, recall: tuple[float, float], at: Sequence[flo
         "guarantee": first["guarantee"],
         "native": bool(first["native"]),
         "calibrated_on": first["calibrated_on"],
+        "calibration_others": others,
+        "resolved": bool(pd.isna(others) or resolves(first["operating_point"], int(others))),
         "seeds": len(by_seed),
         "inputs": inputs,
         "recall_sensitive": recall[0],
@@ -80,17 +89,18 @@ def _one_curve(rows: pd.DataFrame, recall: tuple[float, float], at: Sequence[flo
     return result
 
 
-def recall_table(predictions: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float]]:
-    """Return {(dataset, method): (recall of the sensitive class, recall of the other)}, means over seeds.
+def recall_table(predictions: pd.DataFrame) -> dict[tuple[str, str, str], tuple[float, float]]:
+    """Return {(dataset, method, operating point): (recall of the sensitive class, of the other)}, means over seeds.
 
     An abstention is a miss, whichever class the input has.
     """
     right = (predictions["predicted"] == predictions["label"]).fillna(False).astype(float)
-    columns = ["dataset", "method", "seed", "label"]
+    key = ["dataset", "method", "operating_point"]
+    columns = [*key, "seed", "label"]
     by_seed = predictions[columns].assign(right=right).groupby(columns)["right"].mean()
-    means = by_seed.groupby(["dataset", "method", "label"]).mean()
-    pairs = {key[:2] for key in means.index}
-    return {pair: (means.get((*pair, 1), np.nan), means.get((*pair, 0), np.nan)) for pair in pairs}
+    means = by_seed.groupby([*key, "label"]).mean()
+    places = {place[:3] for place in means.index}
+    return {place: (means.get((*place, 1), np.nan), means.get((*place, 0), np.nan)) for place in places}
 
 
 def named_radii(given: Mapping[str, Any], dataset: str, norm: str, panel: pd.DataFrame) -> tuple[float, ...]:

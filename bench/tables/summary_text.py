@@ -5,6 +5,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 
+from bench.calibration import shown_point
 from bench.contract import Outcome
 from bench.tables.summary import floor_digits
 
@@ -16,7 +17,8 @@ LEGEND = (
     "rec1, rec0: recall of the sensitive and of the other class. median, mean: certified radius over all sensitive "
     "test inputs, 0 where not certified. @r: certified accuracy at r in %. Radii and shares are cut, never rounded "
     "up. (box): perturbed inputs stay in [0, 1]. *: converted from another norm. p: holds with probability "
-    "1 - alpha. !: threshold balanced on test data."
+    "1 - alpha. !: threshold chosen on test data. ?: not learned, near chance. ~: too few validation inputs to resolve "
+    "the operating point."
 )
 
 
@@ -24,9 +26,10 @@ def render_summary(summary: pd.DataFrame) -> str:
     """Return the summary as text: one small table for each data set and norm, then why inputs
     that were predicted sensitive were not certified."""
     blocks = []
-    for (dataset, norm), panel in summary.groupby(["dataset", "norm"], sort=True):
+    for (dataset, point, norm), panel in summary.groupby(["dataset", "operating_point", "norm"], sort=True):
         inputs, seeds = panel["inputs"].max(), panel["seeds"].max()
-        head = f"{dataset}, {norm}: {inputs} sensitive test inputs, {seeds} seed{'s' if seeds > 1 else ''}"
+        head = f"{dataset}, {norm}, {shown_point(point)}: {inputs} sensitive test inputs"
+        head += f", {seeds} seed{'s' if seeds > 1 else ''}"
         lines = [head, _header(panel.iloc[0]), *(_line(row) for _, row in panel.iterrows())]
         blocks.append("\n".join(lines + _shortfalls(panel)))
     return "\n\n".join([*blocks, textwrap.fill(LEGEND, WIDTH)])
@@ -35,7 +38,8 @@ def render_summary(summary: pd.DataFrame) -> str:
 def curve_name(row: pd.Series) -> str:
     """Return ``method/certificate`` with its marks."""
     marks = "*" * (not row["native"]) + "p" * (row["guarantee"] == "probabilistic")
-    marks += "!" * (row["calibrated_on"] == "test")
+    marks += "!" * (row["calibrated_on"] == "test") + "?" * bool(row["near_chance"])
+    marks += "~" * (not row["resolved"])
     box = " (box)" if row["domain"] == "box" else ""
     return f"{row['method']}/{row['certificate']}{box}{' ' + marks if marks else ''}"
 

@@ -18,7 +18,6 @@ from baselines.smoothing import (
     TwoStage,
     TwoStageAtRadii,
     add_noise,
-    balanced_threshold,
     decision_scores,
     lower_bound,
     noisy_scores,
@@ -181,20 +180,6 @@ def test_calibration_decides_as_votes_do_and_counts_abstentions():
     assert (low < high).all()
     with pytest.raises(ValueError, match="5 draws"):
         decision_scores(scores, 5, alpha)
-
-
-def test_balanced_threshold_equalises_recalls():
-    rng = np.random.default_rng(0)
-    y = np.repeat([0, 1], 500)
-    score = rng.normal(np.where(y == 1, 2.0, -1.0), 1.5)
-    threshold = balanced_threshold(score - 0.1, score + 0.1, y)
-    recall, other = (score[y == 1] - 0.1 > threshold).mean(), (score[y == 0] + 0.1 <= threshold).mean()
-    assert abs(recall - other) <= 0.002
-    assert threshold == pytest.approx(0.5, abs=0.2)
-    # Separated classes: any threshold in the gap is perfect, and the one closest to 0 is taken.
-    assert balanced_threshold(np.array([-1.0, 2.0]), np.array([-1.0, 2.0]), np.array([0, 1])) == 0.0
-    with pytest.raises(ValueError, match="both classes"):
-        balanced_threshold(score, score, np.ones(1000))
 
 
 @pytest.mark.parametrize("regulariser", [{}, {"copies": 2, "consistency": 5.0}, {"stability": 2.0}])

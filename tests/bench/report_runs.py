@@ -43,11 +43,13 @@ def curve(
         "certificate": certificate,
         "norm": norm,
         "domain": "free",
+        "operating_point": "balanced",
         "guarantee": "deterministic",
         "alpha": NAN,
         "draws": NAN,
         "native": True,
         "calibrated_on": "validation",
+        "calibration_others": 200,
         "seed": seed,
         "index": 2 * np.arange(INPUTS),
         "label": 1,
@@ -92,6 +94,7 @@ def predictions_of(
     label = (index % 2 == 0).astype(int)
     predicted = np.where(index % 20 == 1, 1, label)
     facts = {"index": index, "label": label, "predicted": predicted, "dataset": dataset, "seconds": 0.0}
+    facts |= {"operating_point": "balanced", "score": predicted - 0.5}
     return pd.concat(
         [pd.DataFrame({**facts, "method": name, "seed": seed}) for name in methods for seed in seeds]
     )

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.calibration import Calibration, OperatingPoint
 from bench.contract import Curve, FitContext, Method, Radii, TrainingData
 from bench.data import Dataset
 from bench.running.plan import CellPlan
@@ -73,8 +74,10 @@ class MeanThreshold(Method):
     def fit(self, data: TrainingData, context: FitContext) -> None:
         pass
 
-    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
-        pass
+    def calibrations(
+        self, x: Tensor, y: Tensor, seed: int, points: Sequence[OperatingPoint]
+    ) -> list[Calibration]:
+        return [Calibration(str(point), None, int((y == 0).sum())) for point in points]
 
     def score(self, x: Tensor) -> Tensor:
         return x.flatten(1).mean(dim=1) - self.settings.level

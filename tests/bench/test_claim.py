@@ -16,7 +16,14 @@ METHODS = {
 }
 
 
-def rows(method: str, certificate: str, radii: list[float], domain: str = "free", norm: str = "l1"):
+def rows(
+    method: str,
+    certificate: str,
+    radii: list[float],
+    domain: str = "free",
+    norm: str = "l1",
+    point: str = "balanced",
+):
     """One curve; a radius of 0 stands for an input that is not certified."""
     values = np.array(radii, dtype=float)
     return pd.DataFrame(
@@ -26,6 +33,7 @@ def rows(method: str, certificate: str, radii: list[float], domain: str = "free"
             "certificate": certificate,
             "norm": norm,
             "domain": domain,
+            "operating_point": point,
             "seed": 0,
             "index": range(len(values)),
             "outcome": np.where(values > 0, "certified", "misclassified"),
@@ -83,6 +91,42 @@ def test_a_level_that_only_one_side_reaches():
     assert math.isinf(entry(claim, "closed form", 0.5)["factor"])
     assert math.isnan(entry(claim, "closed form", 0.75)["factor"])
     assert "only FCNN (6)" in claim_text(claim, METHODS, "one side")
+
+
+def test_each_operating_point_is_compared_for_itself():
+    table = pd.concat(
+        [
+            rows("fcnn", "closed_form", [8, 8], point="balanced"),
+            rows("narrow", "crown", [2, 2], point="balanced"),
+            rows("fcnn", "closed_form", [3, 3], point="other_recall=0.99"),
+            rows("narrow", "crown", [1, 1], point="other_recall=0.99"),
+        ]
+    )
+    claim = central_claim(table, METHODS)
+    factors = claim[(claim["level"] == 0.5) & (claim["comparison"] == "closed form")]
+    assert dict(zip(factors["operating_point"], factors["factor"], strict=True)) == {
+        "balanced": 4.0,
+        "other_recall=0.99": 3.0,
+    }
+    text = claim_text(claim, METHODS, "two points")
+    assert "## FCNN, closed form: balanced recalls" in text
+    assert "## FCNN, closed form: other class's recall >= 0.99" in text
+
+
+def test_a_method_near_chance_is_never_the_best_competitor():
+    table = pd.concat(
+        [
+            rows("fcnn", "closed_form", [6, 6]),
+            rows("narrow", "crown", [2, 2]),
+            rows("voting", "smoothing", [90, 90]),
+        ]
+    )
+    left_out = {("set", "voting", "balanced")}
+    best = entry(central_claim(table, METHODS, left_out), "closed form", 0.5)
+    assert best[["competitor", "factor"]].tolist() == ["narrow", 3.0]
+    text = claim_text(central_claim(table, METHODS, left_out), METHODS, "chance", left_out)
+    assert "Not compared on set (balanced recalls): Voting, which has not learned (near chance)." in text
+    assert central_claim(table, METHODS, {("set", "fcnn", "balanced")}).empty
 
 
 def test_nothing_to_compare_gives_no_rows():

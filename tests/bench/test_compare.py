@@ -51,7 +51,8 @@ def test_a_run_writes_everything_it_promises(finished):
     radii = pd.read_parquet(finished / "radii.parquet")
     assert list(radii.columns) == list(RADII_COLUMNS)
     assert list(pd.read_parquet(finished / "predictions.parquet").columns) == list(PREDICTION_COLUMNS)
-    counts = radii.groupby(["method", "certificate", "norm"]).size()
+    counts = radii.groupby(["method", "certificate", "norm", "operating_point"]).size()
+    assert set(radii["operating_point"]) == {"balanced", "other_recall=0.99"}
     assert counts.index.get_level_values("norm").nunique() == 2
     assert counts.index.get_level_values("method").nunique() == 2
     assert counts.nunique() == 1
@@ -71,6 +72,7 @@ def test_certified_accuracy_is_the_share_of_sensitive_inputs_with_at_least_that_
     curves = pd.read_csv(finished / "curves.csv")
     for row in curves.sample(20, random_state=0).itertuples():
         mine = radii[(radii["method"] == row.method) & (radii["norm"] == row.norm)]
+        mine = mine[mine["operating_point"] == row.operating_point]
         share = (mine["radius"].fillna(-1) >= row.radius).mean()
         assert row.certified_accuracy == pytest.approx(share)
 
@@ -199,7 +201,7 @@ def test_an_own_npz_runs_with_its_sensitive_class(suite, tmp_path):
         "fcnn",
     ]
     assert main([*arguments, "--sensitive", "7", "--out", str(tmp_path / "out"), "--jobs", "1"]) == 0
-    assert len(table(tmp_path / "out")) == 2 * 20
+    assert len(table(tmp_path / "out")) == 2 * 20 * 2  # norms, inputs, operating points
 
 
 def test_the_list_names_suites_methods_and_data_sets(capsys):

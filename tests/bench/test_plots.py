@@ -32,11 +32,13 @@ def rows(method: str, certificate: str, norm: str, **change: object) -> pd.DataF
         "certificate": certificate,
         "norm": norm,
         "domain": "free",
+        "operating_point": "balanced",
         "guarantee": "deterministic",
         "alpha": NAN,
         "draws": NAN,
         "native": True,
         "calibrated_on": "validation",
+        "calibration_others": 200,
         "seed": 0,
         "index": range(40),
         "label": 1,
@@ -65,7 +67,7 @@ def radii_frame() -> pd.DataFrame:
 def predictions_frame() -> pd.DataFrame:
     frames = [
         pd.DataFrame({"index": range(4), "label": [1, 1, 0, 0], "predicted": [1, 1, 0, 1]}).assign(
-            dataset="a:b", method=method, seed=0, seconds=0.0
+            dataset="a:b", method=method, operating_point="balanced", score=0.1, seed=0, seconds=0.0
         )
         for method in ("fcnn", "smoothing", "other")
     ]

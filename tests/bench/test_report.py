@@ -267,7 +267,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(damage, tmp_path, capsys, monkeyp
 def test_a_real_run_has_a_report_with_adversarial_examples(tmp_path, capsys):
     suite = tmp_path / "suite.toml"
     suite.write_text(
-        'datasets = ["digits_38", "circles"]\nnorms = ["l2"]\n'
+        'datasets = ["digits_38", "circles"]\nnorms = ["l2"]\noperating_points = ["other_recall=0.9"]\n'
         '[[methods]]\nmethod = "fcnn"\nsettings.train.epochs = 1\n'
     )
     out = tmp_path / "out"

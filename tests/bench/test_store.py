@@ -15,6 +15,7 @@ from bench import files
 from bench.errors import UsageError
 from bench.files import DamagedFileError, plain, safe_name, seal, set_aside, unseal, write_atomic
 from bench.store import CellFolder, Store
+from bench.tables import rows
 from bench.tables.rows import (
     RADII_COLUMNS,
     check_predictions,
@@ -37,11 +38,13 @@ def radii_frame(method: str = "fcnn", seed: int = 0, dataset: str = "digits", co
             "certificate": "closed_form",
             "norm": "l2",
             "domain": "free",
+            "operating_point": "balanced",
             "guarantee": "probabilistic",
             "alpha": 0.001,
             "draws": 10_000,
             "native": True,
             "calibrated_on": "validation",
+            "calibration_others": 200,
             "seed": seed,
             "index": np.arange(count),
             "label": 1,
@@ -58,6 +61,7 @@ def radii_frame(method: str = "fcnn", seed: int = 0, dataset: str = "digits", co
 
 def predictions_frame(method: str = "fcnn", seed: int = 0, dataset: str = "digits") -> pd.DataFrame:
     rows = {"index": range(4), "label": [1, 1, 0, 0], "predicted": [1, None, 0, 1], "seconds": 0.0}
+    rows |= {"operating_point": "balanced", "score": [0.5, None, -1.0, 2.0]}
     return pd.DataFrame({"dataset": dataset, "method": method, "seed": seed, **rows})
 
 
@@ -97,13 +101,15 @@ def test_radii_survive_the_file_to_the_last_bit(values: list[float]) -> None:
     assert stored["radius"].to_numpy(dtype=float).tobytes() == np.array(values).tobytes()
 
 
-def test_rows_from_before_calls_were_told_from_norms_are_read_as_calls() -> None:
+def test_rows_from_before_calls_were_told_from_norms_are_read_as_calls(monkeypatch) -> None:
     """Their seconds were a call's divided by its norms; a norm that the curve does not have was not in the call."""
     frame = pd.concat([radii_frame().assign(norm=norm) for norm in ("l1", "l2", "linf")])
     missing = {"outcome": "unsupported", "radius": np.nan, "radius_upper": np.nan, "reason": "no such norm"}
     frame.loc[frame["norm"] == "linf", list(missing)] = list(missing.values())
-    today = check_radii(frame)
-    columns = {name: kind for name, kind in RADII_COLUMNS.items() if name != "norms_in_call"}
+    today = check_radii(frame.assign(calibration_others=pd.NA))
+    later = ("norms_in_call", "operating_point", "calibration_others")
+    columns = {name: kind for name, kind in RADII_COLUMNS.items() if name not in later}
+    monkeypatch.setattr(rows, "SCHEMA_VERSION", 1)
     read = from_parquet(to_parquet(today, columns), RADII_COLUMNS)
     shared = read["norm"] != "linf"
     assert (read.loc[shared, "seconds"] == 0.02).all() and (read.loc[shared, "norms_in_call"] == 2).all()

@@ -12,6 +12,7 @@ from bench.compare import main as compare
 from bench.data import TableOptions, load_dataset, table_files
 from bench.errors import UsageError
 from bench.store import Store
+from bench.tables.rows import CURVE_KEY
 
 OPTIONS = TableOptions("t.csv", "label")
 
@@ -265,9 +266,7 @@ def test_a_run_says_what_its_radii_mean_for_the_columns(run):
     columns = pd.read_csv(run / "out" / "columns.csv").set_index("column")
     assert set(units["column"]) == {f"amount{place}" for place in range(5)}  # imports is immutable
     assert not columns.loc["imports", "mutable"] and not columns.loc["country", "mutable"]
-    merged = units.merge(
-        summary, on=["dataset", "method", "certificate", "domain", "norm"], suffixes=("", "_s")
-    )
+    merged = units.merge(summary, on=CURVE_KEY, suffixes=("", "_s"))
     assert len(merged) == len(units) > 0
     exact = merged["median_radius_s"] * columns.loc[merged["column"], "range"].to_numpy()
     assert (merged["median_change"] <= exact).all()
@@ -286,7 +285,8 @@ def test_a_run_on_a_table_can_be_attacked_and_only_mutable_columns_move(run):
     finished = FinishedRun(Store(run / "out"), record["configuration"], run)
     rows = radii[(radii["method"] == "fcnn") & (radii["norm"] == "linf") & (radii["outcome"] == "certified")]
     rows = rows[rows["certificate"] == rows["certificate"].iloc[0]]
-    curve = rows.iloc[0][["dataset", "method", "certificate", "domain", "norm", "seed"]].to_dict()
+    rows = rows[rows["operating_point"] == "balanced"]
+    curve = rows.iloc[0][[*CURVE_KEY, "seed"]].to_dict()
     target = dataclasses.replace(finished.target(rows, curve), radius=finished.target(rows, curve).radius * 3)
     points, _ = target.attack(AttackSettings(), 0)
     moved = (points != target.x).any(dim=0).numpy()

@@ -32,6 +32,8 @@ function summaryCsv() {
     "guarantee",
     "native",
     "calibrated_on",
+    "near_chance",
+    "resolved",
     "seeds",
     "inputs",
     "recall_sensitive",
@@ -44,7 +46,8 @@ function summaryCsv() {
   const rows = data.datasets.flatMap((dataset) =>
     dataset.curves.flatMap((curve) =>
       Object.entries(curve.norms).map(([norm, line]) => [
-        dataset.name,
+        dataset.dataset,
+        dataset.operating_point,
         curve.method,
         curve.certificate,
         curve.domain,
@@ -54,7 +57,7 @@ function summaryCsv() {
       ]),
     ),
   );
-  const head = ["dataset", "method", "certificate", "domain", "norm", ...facts, ...outcomes];
+  const head = ["dataset", "operating_point", "method", "certificate", "domain", "norm", ...facts, ...outcomes];
   return [head, ...rows].map((row) => row.map(csvCell).join(",")).join("\n") + "\n";
 }
 

@@ -24,7 +24,10 @@ function guarantee(line) {
   return `probabilistic, α = ${line.alpha}`;
 }
 
-const remarks = (line) => (line.calibrated_on === "test" ? " (balanced on test data)" : "");
+const remarks = (line) =>
+  (line.calibrated_on === "test" ? " (threshold chosen on test data)" : "") +
+  (line.near_chance ? " (near chance: has not learned)" : "") +
+  (line.resolved ? "" : " (too few validation inputs to resolve this operating point)");
 
 function methodColumns(view) {
   const accuracy = view.radii[view.norm].map((radius) => ({

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bench.calibration import ThresholdedScore, balanced_threshold
+from bench.calibration import ThresholdedScore
 from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, LinearScore, Method, Radii, TrainingData
 
 # Rounding in float64 stays far below this share of a radius.
@@ -58,9 +58,6 @@ class Nearest(Method):
         with torch.no_grad():
             linear.weight.copy_((sensitive - other)[None])
             linear.bias.fill_(float(other @ other - sensitive @ sensitive) / 2)
-
-    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
-        self.model.threshold += balanced_threshold(self.model(x), y)
 
     def score(self, x: Tensor) -> Tensor:
         return self._exact()(x.double())
