@@ -10,21 +10,21 @@ from baselines.lipschitz.activations import MaxMin
 from baselines.lipschitz.layers import spectral_norm
 from baselines.lipschitz.linf import MeanShift
 from baselines.lipschitz.networks import ChannelPad, ConvexResidual, LipschitzNetwork
+from baselines.lipschitz.rounding import score_error
 
 # Layers that increase no distance in any norm: they move, copy, sort or translate coordinates.
 ONE_LIPSCHITZ = (nn.Flatten, nn.PixelUnshuffle, nn.ZeroPad2d, ChannelPad, MaxMin, MeanShift)
 ORDER = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
 # Relative shave for the rounding of the constants (eigenvalues of n rows err by about n 1e-16).
 BOUND_SLACK = 1e-9
-# Rounding of a float64 score, per unit of input length: a layer of d inputs errs by less than d sqrt(d) 1e-16.
-SCORE_SLACK = 1e-10
 
 
 def certify(network: LipschitzNetwork, x: Tensor, norms: Sequence[str]) -> dict[str, Tensor]:
     """Return norm -> (N,) float64 radii in the units of x, 0 where the score is not positive (domain free).
 
     Native in ``network.norm``. The others are converted by ||v||_q <= max(1, d^(1/q - 1/p)) ||v||_p, or by the constant
-    that the first layer has from the other norm (``bound_from``) where that is smaller.
+    that the first layer has from the other norm (``bound_from``) where that is smaller. Every x' within the radius has
+    a positive score as it is computed in float64, in any batch: rounding at x and at x' is taken off the score.
     Raises ValueError unless the network is in float64 and in evaluation mode: ``network.double().eval()``.
     """
     return certify_at_thresholds(network, x, [float(network.threshold)], norms)[0]
@@ -38,15 +38,19 @@ def certify_at_thresholds(
         raise ValueError("certificates need float64 and evaluation mode: call network.double().eval() first")
     with torch.no_grad():
         x = x.double()
-        slack = SCORE_SLACK * (1 + x.flatten(1).norm(dim=1))
-        score = network.body(x).squeeze(1)
-    bounds = {norm: _bound_from(network, norm, x[0].numel()) * (1 + BOUND_SLACK) for norm in norms}
+        score, features = network.body(x).squeeze(1), x[0].numel()
+        bounds = {norm: _bound_from(network, norm, features) for norm in norms}
+        stretch = max(_conversion(network.norm, norm, features) / bounds[norm] for norm in norms)
+        # As far as any radius reaches, at the lowest threshold.
+        reach = stretch * (score - min(thresholds)).clamp(min=0)
+        error = score_error(network, x, reach, max(map(abs, thresholds)), layer_bound)
     found = []
     for threshold in thresholds:
-        margin = score - threshold - slack
+        # Twice: the score of x may be computed too large, and that of x' too small.
+        margin = score - threshold - 2 * error
         # Compared, not clamped, so that an input that is no number gets 0 and not NaN.
         positive = torch.where(margin > 0, margin, 0)
-        found.append({norm: positive / bounds[norm] for norm in norms})
+        found.append({norm: positive / (bounds[norm] * (1 + BOUND_SLACK)) for norm in norms})
     return found
 
 
@@ -56,15 +60,15 @@ def lipschitz_bound(module: nn.Module, norm: str) -> float:
     The product of its layers' bounds, computed from the weights in use, not assumed. Raises ValueError for a layer
     whose constant from the norm that reaches it is unknown.
     """
-    return _bound(module, norm)[0]
+    return layer_bound(module, norm)[0]
 
 
-def _bound(module: nn.Module, norm: str) -> tuple[float, str]:
+def layer_bound(module: nn.Module, norm: str) -> tuple[float, str]:
     """The bound from ``norm``, and the norm that distances are measured in behind the module."""
     if isinstance(module, nn.Sequential):
         product = 1.0
         for layer in module:
-            factor, norm = _bound(layer, norm)
+            factor, norm = layer_bound(layer, norm)
             product *= factor
         return product, norm
     if isinstance(module, ConvexResidual):
@@ -91,8 +95,13 @@ def _bound_from(network: LipschitzNetwork, norm: str, features: int) -> float:
     native = lipschitz_bound(network.body, network.norm)
     if norm == network.norm:
         return native
-    converted = native * max(1.0, features ** (1 / ORDER[network.norm] - 1 / ORDER[norm]))
+    converted = native * _conversion(network.norm, norm, features)
     return min(converted, _bound_through_first_layer(network.body, norm))
+
+
+def _conversion(native: str, norm: str, features: int) -> float:
+    """The largest ||v||_native of a v (features,) with ||v||_norm = 1."""
+    return max(1.0, features ** (1 / ORDER[native] - 1 / ORDER[norm]))
 
 
 def _bound_through_first_layer(body: nn.Sequential, norm: str) -> float:

@@ -1,7 +1,9 @@
 """Certificates of Lipschitz networks: exact on linear scores, never beaten by attacks on trained networks."""
 
+import copy
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from functools import cache
 
 import pytest
@@ -24,7 +26,9 @@ from baselines.lipschitz import (
     sll_mlp,
 )
 from baselines.lipschitz.cayley import CayleyLinear
-from baselines.lipschitz.linf import LinfDistance
+from baselines.lipschitz.certify import layer_bound
+from baselines.lipschitz.linf import LinfDistance, MeanShift
+from baselines.lipschitz.rounding import score_error
 
 SHAPE = (1, 7, 6)
 NETWORKS: dict[str, Callable[[], LipschitzNetwork]] = {
@@ -314,3 +318,59 @@ def test_training_for_a_radius_reaches_further_than_the_margin_alone():
                 optimizer.step()
         radii.append(certify(network.double().eval(), x[y > 0.5], ["l2"])["l2"].median())
     assert radii[1] > 1.2 * radii[0]
+
+
+@every_network
+def test_the_rounding_allowed_for_is_above_what_occurs_and_small(name):
+    """Against the score in numbers of float64 in another order: inputs in other batches, and float32 for its size."""
+    network = trained(name)
+    x, _ = images(40, seed=5)
+    x = x.double()
+    with torch.no_grad():
+        scores = network(x)
+        allowed = score_error(network, x, torch.zeros(len(x)).double(), 1.0, layer_bound)
+        alone = torch.cat([network(one) for one in x.split(1)])
+        narrow = copy.deepcopy(network).float()(x.float()).double()
+    assert (scores - alone).abs().max() <= 2 * allowed.min()
+    assert allowed.max() < 1e-9
+    # u is 2^29 times larger in float32: the bound scaled by that holds there, too, and is not far too large.
+    assert ((scores - narrow).abs() <= 2.0**29 * allowed + 1e-6).all()
+    assert (scores - narrow).abs().max() > 1e-9
+
+
+def exact_score(network: LipschitzNetwork, x: Tensor) -> Fraction:
+    """The score of one input in rational numbers."""
+    values = [Fraction(value) for value in x.flatten().tolist()]
+    for layer in network.body:
+        if isinstance(layer, LinfDistance):
+            centres = [[Fraction(value) for value in row] for row in layer.centre.tolist()]
+            values = [max(abs(v - w) for v, w in zip(values, row, strict=True)) for row in centres]
+        elif isinstance(layer, MeanShift):
+            values = [v - Fraction(m) for v, m in zip(values, layer.mean.tolist(), strict=True)]
+    return (values[1] - values[0]) / 2 - Fraction(network.threshold.item())
+
+
+@pytest.mark.parametrize("size", [1.0, 1e4, 1e8])
+def test_distance_nets_with_huge_weights_are_certified_below_their_exact_score(size):
+    """Near 1e8 a float64 has steps of 1e-8: a score is rounded by more than the smallest certificates."""
+    torch.manual_seed(1)
+    network = linf_distance_net((3,), (4,)).double().eval()
+    with torch.no_grad():
+        for layer in network.body:
+            if isinstance(layer, LinfDistance):
+                layer.centre += size * torch.randn_like(layer.centre)
+            elif isinstance(layer, MeanShift):
+                layer.mean += size
+    x = torch.rand(100, 3, dtype=torch.float64)
+    scores, certified = network(x).detach(), 0
+    for margin in (1e-2, 1e-6, 1e-8, 1e-9):
+        for one, score in zip(x.split(1), scores, strict=True):
+            network.threshold.fill_(score - margin)
+            radius = certify(network, one, ["linf"])["linf"].item()
+            assert radius <= max(exact_score(network, one), 0)
+            if radius > 0:
+                certified += 1
+                moved = one + 0.999999 * radius * torch.randn(200, 3, dtype=torch.float64).sign()
+                inside = (moved - one).abs().amax(dim=1) < radius
+                assert (network(moved[inside]) > 0).all()
+    assert certified >= (100 if size == 1e8 else 300)

@@ -8,7 +8,9 @@ import pytest
 import torch
 from synthetic import blobs, plan
 
-from bench.contract import DUAL_NORM_ORDER, NORMS, Outcome
+from bench.attacking.attacks import steepest
+from bench.attacking.targets import Target
+from bench.contract import DUAL_NORM_ORDER, NORMS, Method, Outcome
 from bench.registry import registered_methods
 from bench.running.evaluate import CellResult, Evaluation
 from bench.tables.rows import check_predictions, check_radii, without_timing
@@ -97,6 +99,70 @@ def box_distance(weight: np.ndarray, margin: float, room: np.ndarray, norm: str)
         low, high = (middle, high) if (weight * step).sum() < margin else (low, middle)
     step = np.minimum(high * weight, room)
     return float(np.linalg.norm(step)) if norm == "l2" else high
+
+
+# How far inside its radius a perturbed input lies, relative to the radius.
+DEPTHS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1)
+# Bound propagation as long as it predicts in another precision than it certifies.
+IN_FLOAT32 = ("crown", "crown_adversarial", "ibp")
+MARGINS = (1e-2, 1e-3, 1e-4, 1e-5)
+
+
+@every_method
+def test_what_predicts_is_what_is_certified_down_to_the_smallest_margins(name, request):
+    """No float32 input strictly inside a radius, down the gradient, is predicted not sensitive.
+
+    A prediction in float32 beside a certificate of a float64 copy fails here: at a margin of 1e-5 rounding decides.
+    """
+    if name in IN_FLOAT32:
+        request.applymarker(
+            pytest.mark.xfail(reason="predicts in float32, certifies in float64", strict=False)
+        )
+    method = METHODS[name]()
+    method.build((200,), seed=0)
+    method.load_state(method.state())
+    method.model.eval()
+    x = torch.rand((24, 200), generator=torch.Generator().manual_seed(1))
+    if method.score(x).detach().std() == 0:  # a network that training starts at zero
+        method.use_linear(torch.randn(200, generator=torch.Generator().manual_seed(1)), 0.0)
+    x = near_the_boundary(method, x)
+    x = x[method.predict(x, seed=2) == 1]
+    assert len(x) > 1
+    depths = DEPTHS if method.guarantee == "deterministic" else DEPTHS[-2:]
+    for curve in method.curves():
+        for norm, found in method.certify(x, curve, curve.native, seed=3).items():
+            radius = torch.where(
+                torch.from_numpy(found.outcome == Outcome.CERTIFIED), torch.from_numpy(found.radius), 0
+            )
+            point = x.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(method.score(point).sum(), point)
+            down = steepest(gradient, norm).double()
+            for depth in depths:
+                length = radius.clamp(max=1e3) * (1 - depth)
+                moved = (x.double() + length[:, None] * down).float()
+                moved = moved.clamp(0, 1) if curve.domain == "box" else moved
+                target = Target(method, x, radius, norm, curve.domain, 4)
+                inside = target.distances(moved) < radius
+                assert not (target.not_sensitive(moved) & inside).any(), (curve, norm, depth)
+
+
+def near_the_boundary(method: Method, x: torch.Tensor) -> torch.Tensor:
+    """Inputs between those of lower and of higher scores, whose scores are the MARGINS in turn (votes: the higher)."""
+    threshold = next(values for key, values in method.model.named_buffers() if key.endswith("threshold"))
+    with torch.no_grad():
+        scores = method.score(x)
+        threshold += ((scores.min() + scores.max()) / 2).to(threshold)
+        scores = method.score(x)
+        if method.guarantee == "probabilistic":
+            return x[scores > scores.max() / 2]
+        low, high = (part[torch.arange(4) % len(part)] for part in (x[scores <= 0], x[scores > 0]))
+        wanted = torch.tensor(MARGINS)
+        below, above = torch.zeros(4), torch.ones(4)
+        for _ in range(40):
+            middle = (below + above) / 2
+            enough = method.score(low + middle[:, None] * (high - low)) >= wanted
+            below, above = torch.where(enough, below, middle), torch.where(enough, middle, above)
+        return low + above[:, None] * (high - low)
 
 
 @every_method
