@@ -3,6 +3,7 @@
 from typing import Any
 
 from fcnn import certificates
+from fcnn.certificates import UnsoundCertificate
 from fcnn.certify import certify_batch, certify_with_bounds
 from fcnn.classifier import FeatureConvexClassifier
 from fcnn.feature_maps import CenteredAbs, FeatureMap, Identity
@@ -23,6 +24,7 @@ __all__ = [
     "PublishedMLP",
     "RadiusBounds",
     "RefineSettings",
+    "UnsoundCertificate",
     "certificates",
     "certify_batch",
     "certify_with_bounds",

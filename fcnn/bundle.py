@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fcnn.classifier import FeatureConvexClassifier
 from fcnn.feature_maps import Identity
 from fcnn.interior_point import Cuts
+from fcnn.score import CertifiedScore
 
 GUARD = 1e-14
 NEW_CUT_WEIGHT = 0.1
@@ -17,7 +17,8 @@ NEW_CUT_WEIGHT = 0.1
 class Tangents:
     """Tangents of the score at points y, as seen from x.
 
-    score (N,): at y. score(x + δ) >= feature_offset + feature_slope . (φ(x + δ) - φ(x)) always holds. offset and slope
+    score (N,): at y. score(x + δ) >= feature_offset + feature_slope . (φ(x + δ) - φ(x)) always holds, but for the
+    rounding of the slope (``tangent_radii``): the offset is lowered by that of everything else. offset and slope
     linearise φ at y too: offset + slope . δ guides the walk, and bounds the score only for the identity map, where both
     pairs are the same tensors. Slopes are flat: (N, k) and (N, d).
     """
@@ -29,21 +30,27 @@ class Tangents:
     slope: Tensor
 
 
-def tangents_at(classifier: FeatureConvexClassifier, y: Tensor, x: Tensor) -> Tangents:
-    """Tangents at y (N, *shape), seen from x: one forward and one backward pass of a frozen classifier."""
-    # The exact type: a subclass may have changed the map.
-    if type(classifier.feature_map) is Identity:
-        score, slope = classifier.feature_tangent(classifier.feature_map(y))
-        offset, slope = _offset(score, slope, x - y), slope.flatten(1)
+def tangents_at(certified: CertifiedScore, y: Tensor, x: Tensor, error_at_x: Tensor) -> Tangents:
+    """Tangents at y (N, *shape), seen from x: one forward and one backward pass.
+
+    error_at_x (N,): ``error_at_input`` of the features of x, which is part of every tangent's error.
+    """
+    frozen = certified.frozen
+    if frozen.feature_map.is_exactly(Identity):
+        features = frozen.feature_map(y)
+        score, slope = frozen.feature_tangent(features)
+        offset = _offset(score, slope, x - y) - 2 * (certified.error(features) + error_at_x)
+        slope = slope.flatten(1)
         return Tangents(score, offset, slope, offset, slope)
     y = y.detach().requires_grad_()
     with torch.enable_grad():
-        features = classifier.feature_map(y)
-        score = classifier.network(features) - classifier.threshold
+        features = frozen.feature_map(y)
+        score = frozen.network(features) - frozen.threshold
         feature_slope, slope = torch.autograd.grad(score.sum(), (features, y))
-    score = score.detach()
+    score, features = score.detach(), features.detach()
     with torch.no_grad():
-        feature_offset = _offset(score, feature_slope, classifier.feature_map(x) - features)
+        feature_offset = _offset(score, feature_slope, frozen.feature_map(x) - features)
+        feature_offset = feature_offset - 2 * (certified.error(features) + error_at_x)
         offset = _offset(score, slope, x - y)
     return Tangents(score, feature_offset, feature_slope.flatten(1), offset, slope.flatten(1))
 
@@ -87,11 +94,11 @@ class Bundle:
         return Cuts(slopes, offsets, lower.flatten(1) / unit, upper.flatten(1) / unit, radius[:, None] / unit)
 
     def combination(self) -> tuple[Tensor, Tensor]:
-        """Margin (N,) and feature-space gradient (N, k) of the tangents' λ-combination, up to a common factor."""
-        weights = self.weights / self.weights.sum(1, keepdim=True)
-        margin = (weights * self._feature_offsets[:, : self.count]).sum(1)
+        """Margin (N,) and feature-space gradient (N, k) of the tangents' λ-combination, Σ λ = 1."""
+        weights = self.weights * (self.margin / self.weights.sum(1))[:, None]
+        terms = weights * self._feature_offsets[:, : self.count]
         slope = torch.bmm(weights[:, None], self._feature_slopes[:, : self.count])[:, 0]
-        return margin, slope / self.unit[:, None]
+        return terms.sum(1) - GUARD * terms.abs().sum(1), slope / self.unit[:, None]
 
     def add(self, tangents: Tangents) -> None:
         """Keep one more tangent for each input."""

@@ -25,6 +25,10 @@ FIRST_SELECTION = 48
 CACHED_FLOATS = 2**17  # batches of more numbers fall out of the processor's caches
 
 
+class UnsoundCertificate(RuntimeError):
+    """A certified radius reaches beyond an adversarial point: a fault of the code or the network, never a result."""
+
+
 def closed_form(margin: Tensor, gradient: Tensor, lipschitz: float, norm: str) -> Tensor:
     """Radius m / (Lip_p(φ) ‖a‖_{p*}): the certificate of the paper.
 

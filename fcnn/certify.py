@@ -6,16 +6,16 @@ on request, that point. Everything is computed in float64 on the function that `
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from fcnn.certificates import CACHED_FLOATS, NORMS, check_norm, closed_forms, separable
-from fcnn.classifier import BYTES_PER_FLOAT64, MEMORY_BUDGET, FeatureConvexClassifier, check_inputs
-from fcnn.feature_maps import FeatureMap
+from fcnn.certificates import CACHED_FLOATS, NORMS, check_norm
 from fcnn.refine import RadiusBounds, RefineSettings, refine
-from fcnn.segments import decrease_segments, segment_radius
+from fcnn.score import BYTES_PER_FLOAT64, MEMORY_BUDGET, CertifiedScore, FeatureConvexScore, check_inputs
+from fcnn.tangent_radii import lipschitz_radii, separable_radius, tangent_radius
 
 # The domains each certificate exists in, its own first.
 CERTIFICATES = {
@@ -31,7 +31,7 @@ SMALLEST_BATCH = 2
 
 
 def certify_batch(
-    classifier: FeatureConvexClassifier,
+    classifier: FeatureConvexScore,
     x: Tensor,
     norms: Sequence[str] = NORMS,
     certificate: str = "refined",
@@ -66,7 +66,7 @@ def certify_batch(
 
 
 def certify_with_bounds(
-    classifier: FeatureConvexClassifier,
+    classifier: FeatureConvexScore,
     x: Tensor,
     norms: Sequence[str] = NORMS,
     certificate: str = "refined",
@@ -86,25 +86,28 @@ def certify_with_bounds(
     domain = _domain(certificate, domain)
     _check_domain(x, domain)
     settings = settings or RefineSettings()
-    frozen = classifier.frozen()
+    certified = classifier.certified(x)
     pieces: dict[str, list[RadiusBounds]] = {norm: [] for norm in norms}
     # The same batches for every certificate: rounding depends on them, and the certificates' order must not.
-    for batch in x.split(_batch_size(frozen, x, memory)):
+    for batch in x.split(_batch_size(certified, x, memory)):
         batch = batch.detach().double()
-        radii = _tangent_radii(frozen, batch, norms, certificate, domain, memory)
+        tangents = Tangent.of(certified, batch, memory)
+        radii = _tangent_radii(certified, batch, tangents, norms, certificate, domain)
         for norm, radius in radii.items():
             if certificate == "refined":
-                size = min(_fitting(frozen, x, settings.cuts, memory), _cached(x, WALKED_FLOATS))
-                parts = zip(batch.split(size), radius.split(size), strict=True)
-                found = [refine(frozen, inputs, known, norm, domain, settings) for inputs, known in parts]
+                size = min(_fitting(certified, x, settings.cuts, memory), _cached(x, WALKED_FLOATS))
+                parts = zip(
+                    *(values.split(size) for values in (batch, radius, tangents.score > 0)), strict=True
+                )
+                found = [refine(certified, *part, norm, domain, settings) for part in parts]
             else:
-                found = [RadiusBounds.of_radius(radius, batch if points else None)]
+                found = [RadiusBounds.of_radius(radius, tangents.score > 0, batch if points else None)]
             pieces[norm] += [bounds if points else replace(bounds, point=None) for bounds in found]
     return {norm: _join(parts) for norm, parts in pieces.items()}
 
 
 def certify_at_thresholds(
-    classifier: FeatureConvexClassifier,
+    classifier: FeatureConvexScore,
     x: Tensor,
     thresholds: Sequence[float],
     norms: Sequence[str] = NORMS,
@@ -125,55 +128,90 @@ def certify_at_thresholds(
         check_norm(norm)
     domain = _domain(certificate, None)
     _check_domain(x, domain)
-    frozen = classifier.frozen()
-    frozen.threshold.zero_()
+    certified = classifier.certified(x)
     pieces: list[dict[str, list[Tensor]]] = [{norm: [] for norm in norms} for _ in thresholds]
-    for batch in x.split(_batch_size(frozen, x, memory)):
+    for batch in x.split(_batch_size(certified, x, memory)):
         batch = batch.detach().double()
-        score, gradient = frozen.tangent_in_batches(batch, memory)
+        tangents = Tangent.of(certified, batch, memory)
         for piece, threshold in zip(pieces, thresholds, strict=True):
-            radii = _radii_of(frozen, batch, score - threshold, gradient, norms, certificate, domain)
+            moved = tangents.at_threshold(certified, threshold)
+            radii = _tangent_radii(certified, batch, moved, norms, certificate, domain)
             for norm, radius in radii.items():
                 piece[norm].append(radius)
     return [{norm: torch.cat(parts) for norm, parts in piece.items()} for piece in pieces]
 
 
+@dataclass(frozen=True)
+class Tangent:
+    """The tangents at N inputs: scores (N,) and gradients (N, *feature shape).
+
+    lowered: the scores less what rounding may have added to them, here and wherever else the score is computed;
+    margin: the same, 0 where that is not positive.
+    """
+
+    score: Tensor
+    gradient: Tensor
+    lowered: Tensor
+    margin: Tensor
+
+    @classmethod
+    def of(cls, certified: CertifiedScore, x: Tensor, memory: int) -> Self:
+        """At x (N, *shape), as many at once as memory allows."""
+        pieces = []
+        for batch in certified.frozen.batches(x, memory):
+            features = certified.features(batch)
+            score, gradient = certified.frozen.feature_tangent(features)
+            lowered = score - 2 * certified.error_at_input(features)
+            pieces.append((score, gradient, lowered, lowered.clamp(min=0)))
+        return cls(*pieces[0]) if len(pieces) == 1 else cls(*map(torch.cat, zip(*pieces, strict=True)))
+
+    def at_threshold(self, certified: CertifiedScore, threshold: float) -> Self:
+        """The tangents of the same network compared with another threshold."""
+        own = float(certified.frozen.threshold)
+        score = self.score + own - threshold
+        # The way there and back rounds as well.
+        error = 4 * certified.rounding.unit * (self.score.abs() + abs(own) + abs(threshold))
+        return replace(self, score=score, margin=(self.lowered + own - threshold - error).clamp(min=0))
+
+
 def _tangent_radii(
-    frozen: FeatureConvexClassifier,
+    certified: CertifiedScore,
     x: Tensor,
+    tangents: Tangent,
     norms: Sequence[str],
     certificate: str,
     domain: str,
-    memory: int,
 ) -> dict[str, Tensor]:
     """Radii (N,) in each norm from the tangents at x (N, *shape) float64."""
-    margin, gradient = frozen.tangent_in_batches(x, memory)
-    return _radii_of(frozen, x, margin, gradient, norms, certificate, domain)
-
-
-def _radii_of(
-    frozen: FeatureConvexClassifier,
-    x: Tensor,
-    margin: Tensor,
-    gradient: Tensor,
-    norms: Sequence[str],
-    certificate: str,
-    domain: str,
-) -> dict[str, Tensor]:
-    """Radii (N,) in each norm from given tangents at x (N, *shape) float64."""
-    feature_map = frozen.feature_map
-    radii = closed_forms(margin, gradient, {norm: feature_map.lipschitz(norm) for norm in norms})
+    radii = lipschitz_radii(certified, tangents.margin, tangents.gradient, norms)
+    _certify_flat(certified, x, tangents, radii)
     if certificate == "closed_form":
         return radii
     size = _cached(x, CACHED_FLOATS)
-    parts = zip(*(values.split(size) for values in (x, margin, gradient)), strict=True)
-    found = [_by_coordinates(feature_map, *part, norms, certificate, domain) for part in parts]
+    parts = zip(*(values.split(size) for values in (x, tangents.margin, tangents.gradient)), strict=True)
+    found = [_by_coordinates(certified, *part, norms, certificate, domain) for part in parts]
     # The maxima keep the order of the certificates against rounding.
     return {norm: torch.maximum(radii[norm], torch.cat([by[norm] for by in found])) for norm in norms}
 
 
+def _certify_flat(certified: CertifiedScore, x: Tensor, tangents: Tangent, radii: dict[str, Tensor]) -> None:
+    """Put inf where the tangent is flat, and not by rounding alone: the score is positive everywhere."""
+    norm = next(iter(radii), None)
+    if norm is None or certified.slope_error(norm) == 0:
+        return
+    # Only a radius this large can be a flat tangent's.
+    suspects = radii[norm] * certified.slope_error(norm) >= 0.99 * tangents.margin
+    suspects &= tangents.margin > 0
+    if not bool(suspects.any()):
+        return
+    rows = (suspects & (tangents.gradient.flatten(1) == 0).all(1)).nonzero()[:, 0]
+    rows = rows[certified.is_flat(x[rows])]
+    for radius in radii.values():
+        radius[rows] = math.inf
+
+
 def _by_coordinates(
-    feature_map: FeatureMap,
+    certified: CertifiedScore,
     x: Tensor,
     margin: Tensor,
     gradient: Tensor,
@@ -182,14 +220,14 @@ def _by_coordinates(
     domain: str,
 ) -> dict[str, Tensor]:
     """Radii (N,) in each norm from what each coordinate can take from the tangents; 0 where the map mixes them."""
-    weights = feature_map.tangent_decrease_weights(gradient)
-    if weights is None:
-        return {norm: torch.zeros_like(margin) for norm in norms}
-    radii = {norm: separable(margin, weights, norm) for norm in norms}
-    if certificate != "separable":
-        segments = decrease_segments(feature_map, gradient, x, domain == "box")
-        for norm in radii:
-            radii[norm] = torch.maximum(radii[norm], segment_radius(margin, segments, norm))
+    radii = {}
+    for norm in norms:
+        radius = separable_radius(certified, margin, gradient, norm)
+        if radius is None:
+            return {norm: torch.zeros_like(margin) for norm in norms}
+        if certificate != "separable":
+            radius = torch.maximum(radius, tangent_radius(certified, margin, gradient, x, norm, domain))
+        radii[norm] = radius
     return radii
 
 
@@ -214,17 +252,18 @@ def _check_domain(x: Tensor, domain: str) -> None:
         )
 
 
-def _batch_size(classifier: FeatureConvexClassifier, x: Tensor, memory: int) -> int:
+def _batch_size(certified: CertifiedScore, x: Tensor, memory: int) -> int:
     """How many inputs to certify at once: whole cached batches, as many as one pass through the network takes."""
     cached = _cached(x, CACHED_FLOATS)
-    return min(_fitting(classifier, x, 0, memory), max(1, classifier.pass_size(x, memory) // cached) * cached)
+    passed = certified.frozen.pass_size(x, memory)
+    return min(_fitting(certified, x, 0, memory), max(1, passed // cached) * cached)
 
 
-def _fitting(classifier: FeatureConvexClassifier, x: Tensor, cuts: int, memory: int) -> int:
+def _fitting(certified: CertifiedScore, x: Tensor, cuts: int, memory: int) -> int:
     """How many inputs, with so many cuts each, fit into memory."""
-    feature_shape = classifier.feature_map.feature_shape(x.shape[1:])
-    inputs, features = math.prod(x.shape[1:]), math.prod(feature_shape)
-    floats = classifier.network.floats_per_input(feature_shape) + FLOATS_PER_FEATURE * features
+    inputs, features = math.prod(x.shape[1:]), math.prod(certified.feature_shape)
+    network = certified.frozen.network
+    floats = network.floats_per_input(certified.feature_shape) + FLOATS_PER_FEATURE * features
     # The walk keeps the cuts in feature and input space, and works on a copy.
     floats += 2 * cuts * (features + inputs)
     return max(1, memory // (BYTES_PER_FLOAT64 * floats))

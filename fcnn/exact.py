@@ -16,9 +16,9 @@ from scipy.optimize import linprog
 from torch import Tensor
 
 from fcnn.certificates import check_norm
-from fcnn.classifier import FeatureConvexClassifier, check_inputs
 from fcnn.feature_maps import Identity
 from fcnn.networks import ConvexMLP
+from fcnn.score import FeatureConvexScore, check_inputs
 
 DOMAINS = ("free", "box")
 TOLERANCE = 1e-11
@@ -34,7 +34,7 @@ class Epigraph:
 
 
 def exact_radius(
-    classifier: FeatureConvexClassifier, x: Tensor, norm: str, domain: str = "free"
+    classifier: FeatureConvexScore, x: Tensor, norm: str, domain: str = "free"
 ) -> tuple[Tensor, Tensor]:
     """Norm of the smallest δ with score(x + δ) <= 0, and the points x + δ, to the solver's accuracy (about 1e-7).
 
@@ -57,7 +57,9 @@ def exact_radius(
     if domain not in DOMAINS:
         raise ValueError(f"unknown domain {domain!r}: choose from {', '.join(DOMAINS)}")
     check_inputs(x)
-    if not (isinstance(classifier.network, ConvexMLP) and type(classifier.feature_map) is Identity):
+    if not (
+        type(classifier.network).forward is ConvexMLP.forward and classifier.feature_map.is_exactly(Identity)
+    ):
         raise ValueError(
             f"exact radii need a ConvexMLP behind an Identity feature map, got {type(classifier.network).__name__} "
             f"behind {type(classifier.feature_map).__name__}: use certificate 'refined'"
@@ -76,7 +78,7 @@ Solver = Callable[[Epigraph, np.ndarray, np.ndarray], tuple[float, np.ndarray]]
 
 
 def _exact_one(
-    classifier: FeatureConvexClassifier, x: Tensor, solve: Solver, domain: str
+    classifier: FeatureConvexScore, x: Tensor, solve: Solver, domain: str
 ) -> tuple[float, np.ndarray]:
     """Radius and perturbation (d,) of one input (*shape)."""
     values = x.flatten().cpu().numpy()
@@ -90,18 +92,36 @@ def _exact_one(
     return solve(_epigraph(classifier, x), lower, upper)
 
 
-def _epigraph(classifier: FeatureConvexClassifier, x: Tensor) -> Epigraph:
+def _epigraph(classifier: FeatureConvexScore, x: Tensor) -> Epigraph:
     """z_k >= H z_{k-1} + A_k δ + (A_k φ(x) + b_k) for hidden layers, and the last one <= 0."""
     input_weights, biases, hidden_weights = classifier.network.to_arrays()
     features = classifier.feature_map(x[None]).flatten()
     offsets = [weight @ features + bias for weight, bias in zip(input_weights, biases, strict=True)]
     offsets[-1] = offsets[-1] - classifier.threshold
+    input_weights, offsets, hidden_weights = _balanced(input_weights, offsets, hidden_weights)
     widths = [len(bias) for bias in biases]
     starts = np.concatenate([[0], np.cumsum(widths)])
     on_hidden = -np.eye(starts[-1])[:, : starts[-2]]
     for k, weight in enumerate(hidden_weights):
         on_hidden[starts[k + 1] : starts[k + 2], starts[k] : starts[k + 1]] = weight.cpu().numpy()
     return Epigraph(torch.cat(input_weights).cpu().numpy(), on_hidden, -torch.cat(offsets).cpu().numpy())
+
+
+def _balanced(
+    input_weights: list[Tensor], offsets: list[Tensor], hidden_weights: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """The same network with each unit's largest weight at 1, which a ReLU allows: solvers have absolute tolerances."""
+    columns = torch.ones(0, dtype=torch.float64)
+    weights, shifts, hidden = [], [], []
+    for k, (weight, offset) in enumerate(zip(input_weights, offsets, strict=True)):
+        parts = [weight] if k == 0 else [weight, hidden_weights[k - 1] * columns]
+        size = torch.cat(parts, 1).abs().amax(1)
+        size = torch.where(size > 0, size, 1.0)
+        weights.append(weight / size[:, None])
+        shifts.append(offset / size)
+        hidden += [part / size[:, None] for part in parts[1:]]
+        columns = size
+    return weights, shifts, hidden
 
 
 def _solve_l1(program: Epigraph, lower: np.ndarray, upper: np.ndarray) -> tuple[float, np.ndarray]:

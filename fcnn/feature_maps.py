@@ -36,8 +36,12 @@ class FeatureMap(nn.Module, ABC):
 
     A constant that is too small makes certificates false, and they are taken in float64: a layer made orthogonal in
     float32 is 1-Lipschitz only up to 1e-7, and must say so. A map that acts on each coordinate alone can also offer
-    ``tangent_decrease_weights``, for larger radii.
+    ``tangent_decrease_weights``, for larger radii. A subclass that changes ``forward`` keeps no promise of the class it
+    comes from: without a ``lipschitz`` of its own it is refused, without weights of its own it has none.
     """
+
+    # Largest relative error of ``forward`` in float64, taken of the largest feature.
+    precision: float = 1e-12
 
     @abstractmethod
     def lipschitz(self, norm: str) -> float:
@@ -59,12 +63,52 @@ class FeatureMap(nn.Module, ABC):
         """
         return None
 
+    def constant(self, norm: str) -> float:
+        """Return ``lipschitz(norm)`` where it speaks of this map's ``forward``; raise ValueError where it does not."""
+        if not self._written_for_forward("lipschitz"):
+            raise ValueError(
+                f"{type(self).__name__} changes forward but takes lipschitz from another class, so nothing can be "
+                "certified: define lipschitz for it"
+            )
+        return float(self.lipschitz(norm))
+
+    def coordinate_weights(self, gradient: Tensor) -> Tensor | None:
+        """Return ``tangent_decrease_weights`` where they speak of this map's ``forward``, else None."""
+        return (
+            self.tangent_decrease_weights(gradient)
+            if self._written_for_forward("tangent_decrease_weights")
+            else None
+        )
+
+    def relative_error(self) -> float:
+        """Return ``precision`` where it speaks of this map's ``forward``, else the precision of maps in general."""
+        return self.precision if self._written_for_forward("precision") else FeatureMap.precision
+
+    def is_exactly(self, kind: type) -> bool:
+        """Whether this is a map of just that class, not of one derived from it, with nothing put in its way."""
+        return type(self) is kind and not self._altered()
+
+    def _written_for_forward(self, promise: str) -> bool:
+        """Whether a method is of the class that defines ``forward``, or of one derived from that class."""
+        kinds = type(self).__mro__
+        written = {
+            name: next(i for i, kind in enumerate(kinds) if name in vars(kind))
+            for name in (promise, "forward")
+        }
+        return promise in vars(self) or (written[promise] <= written["forward"] and not self._altered())
+
+    def _altered(self) -> bool:
+        """Whether this one object has a ``forward`` of its own, or hooks that change what comes out."""
+        return bool("forward" in vars(self) or self._forward_hooks or self._forward_pre_hooks)
+
 
 class Identity(FeatureMap):
     """phi(x) = x - mean (or x): an isometry, with Lipschitz constant 1 in every norm.
 
     mean: array that broadcasts to one input, or None.
     """
+
+    precision = 0.0  # the one rounding of a feature is counted with the network's
 
     def __init__(self, mean: Any | None = None) -> None:
         super().__init__()
@@ -94,6 +138,8 @@ class CenteredAbs(FeatureMap):
     of phi is at most |(delta, delta)|_p: Lipschitz constants 2, sqrt(2), 1 in l1, l2, linf.
     Source: Pfrommer, Anderson, Piet, Sojoudi (NeurIPS 2023), section 4.
     """
+
+    precision = 0.0
 
     def __init__(self, mean: Any) -> None:
         super().__init__()

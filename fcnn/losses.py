@@ -98,7 +98,7 @@ def score_and_gradient(model: FeatureConvexClassifier, x: Tensor) -> tuple[Tenso
 def signed_radius(model: FeatureConvexClassifier, score: Tensor, gradient: Tensor, norm: str) -> Tensor:
     """Return score / (Lip_p ||gradient||_{p*}), (N,): the closed-form radius where the score is positive."""
     size = torch.linalg.vector_norm(gradient, ord=DUAL_ORDER[norm], dim=1)
-    return score / (model.feature_map.lipschitz(norm) * size).clamp(min=TINY)
+    return score / (model.feature_map.constant(norm) * size).clamp(min=TINY)
 
 
 def box_decrease(
@@ -111,13 +111,13 @@ def box_decrease(
     theorem). Raises ValueError for a feature map that mixes coordinates.
     """
     feature_map, x = model.feature_map, x.flatten(1)
-    weights = feature_map.tangent_decrease_weights(gradient)
+    weights = feature_map.coordinate_weights(gradient)
     if weights is None:
         raise ValueError(
             f"{type(feature_map).__name__} mixes coordinates, so there is no box radius to train for: use radii instead"
         )
     rooms = torch.maximum(x, 1 - x)
-    if type(feature_map) is Identity:
+    if feature_map.is_exactly(Identity):
         rooms = torch.where(gradient.detach() > 0, x, 1 - x)
     return (weights * farthest_move(weights.detach(), rooms, norm, radius)).sum(dim=1)
 

@@ -1,4 +1,4 @@
-"""Networks whose score is convex in their input once ``project()`` has run.
+"""Input-convex networks: their score is convex in their input once ``project()`` has run.
 
 A maximum, a sum and a non-negative combination of convex functions are convex, and so is relu of a convex function.
 Hence it is enough that every weight acting on hidden units is non-negative; weights acting on the input are free.
@@ -6,107 +6,27 @@ Source: Amos, Xu, Kolter, "Input Convex Neural Networks" (ICML 2017), propositio
 Anderson, Piet, Sojoudi, "Asymmetric Certified Robustness via Feature-Convex Neural Networks" (NeurIPS 2023).
 """
 
-import copy
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from itertools import pairwise
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fcnn.convex_network import (
+    ConvexNetwork,
+    NonNegativeBatchNorm2d,
+    NonNegativeConv2d,
+    NonNegativeLinear,
+    smallest,
+)
+
 POOLS = ("average", "max")
 MLP_HIDDEN_INIT = 0.003
 CONV_HIDDEN_INIT = 0.005
-
-Module = TypeVar("Module", bound=nn.Module)
-
-
-def float64_copy(module: Module) -> Module:
-    """Return a copy of ``module`` in float64 and evaluation mode, without parameter gradients."""
-    return copy.deepcopy(module).double().eval().requires_grad_(False)
-
-
-class NonNegativeLinear(nn.Linear):
-    """Linear layer whose weight starts uniform in [0, ``init``] and must stay non-negative."""
-
-    def __init__(self, in_features: int, out_features: int, init: float) -> None:
-        super().__init__(in_features, out_features)
-        nn.init.uniform_(self.weight, 0.0, init)
-
-
-class NonNegativeConv2d(nn.Conv2d):
-    """Size-preserving convolution whose weight starts uniform in [0, ``init``] and must stay non-negative."""
-
-    def __init__(self, channels: int, kernel: int, init: float, bias: bool) -> None:
-        super().__init__(channels, channels, kernel, padding=kernel // 2, bias=bias)
-        nn.init.uniform_(self.weight, 0.0, init)
-
-
-class NonNegativeBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation whose scale must stay non-negative: non-decreasing and affine in evaluation mode."""
-
-
-class ConvexNetwork(nn.Module, ABC):
-    """Base class: a score (N, *feature shape) -> (N,) that is convex when its hidden weights are non-negative.
-
-    A subclass builds its hidden part from the ``NonNegative...`` layers of this module, which is how the methods below
-    find the weights that matter, and names its constructor's arguments in ``settings()``. Convexity is a statement
-    about the network in evaluation mode: in training mode batch statistics couple the examples.
-    """
-
-    @abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """Return the constructor arguments that rebuild this architecture."""
-
-    @abstractmethod
-    def floats_per_input(self, feature_shape: Sequence[int]) -> int:
-        """Estimate how many numbers one input occupies during a forward and backward pass."""
-
-    def nonnegative_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield (name, weight) of every weight that must be non-negative for the score to be convex."""
-        kinds = (NonNegativeLinear, NonNegativeConv2d, NonNegativeBatchNorm2d)
-        for name, module in self.named_modules():
-            if isinstance(module, kinds):
-                yield f"{name}.weight", module.weight
-
-    @torch.no_grad()
-    def project(self) -> None:
-        """Clamp the hidden weights at 0, in place: the nearest convex network. Call it after every update."""
-        for _, weight in self.nonnegative_parameters():
-            weight.clamp_(min=0.0)
-
-    def require_convex(self) -> None:
-        """Raise ValueError naming the first layer whose weights are not all non-negative."""
-        for name, weight in self.nonnegative_parameters():
-            # Written so that a NaN is refused too.
-            if not bool((weight >= 0).all()):
-                raise ValueError(
-                    f"layer {name} holds the weight {_smallest(weight)}, so the score is not convex and nothing can "
-                    "be certified; weights there must be >= 0: call project() after every training step"
-                )
-
-    @torch.no_grad()
-    def convexity_gap(self, x: Tensor, y: Tensor, steps: int = 9) -> float:
-        """Return the largest violation of convexity on the segments from x[i] to y[i].
-
-        x, y: (N, *feature shape). The value is the maximum over i and ``steps`` interior points t of
-        g(t x + (1-t) y) - (t g(x) + (1-t) g(y)), in float64 and evaluation mode: <= 0 up to rounding when convex.
-        """
-        if x.shape != y.shape:
-            raise ValueError(
-                f"segments need end points of one shape, got {tuple(x.shape)} and {tuple(y.shape)}"
-            )
-        network, x, y = float64_copy(self), x.double(), y.double()
-        score_x, score_y = network(x), network(y)
-        gaps = [
-            network(t * x + (1 - t) * y) - (t * score_x + (1 - t) * score_y)
-            for t in torch.linspace(0, 1, steps + 2, dtype=torch.float64).tolist()[1:-1]
-        ]
-        return float(torch.stack(gaps).max())
 
 
 class ConvexMLP(ConvexNetwork):
@@ -339,11 +259,6 @@ class ConvexConvNet(ConvexNetwork):
         return pool(z, self.readout_grid)
 
 
-def _smallest(weight: Tensor) -> float:
-    """Return the smallest entry, or NaN when there is one."""
-    return float(weight.detach().min())
-
-
 def _require_positive(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
@@ -380,7 +295,7 @@ def _check_arrays(inputs: list[Tensor], biases: list[Tensor], hidden: list[Tenso
     for k, weight in enumerate(hidden):
         _require_shape(f"hidden_weights[{k}]", weight, (widths[k + 1], widths[k]))
         if not bool((weight >= 0).all()):
-            raise ValueError(f"hidden_weights[{k}] holds {_smallest(weight)}: hidden weights must be >= 0")
+            raise ValueError(f"hidden_weights[{k}] holds {smallest(weight)}: hidden weights must be >= 0")
 
 
 def _require_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:

@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 
 from fcnn import master
-from fcnn.bundle import Bundle, tangents_at
-from fcnn.certificates import row_norms
-from fcnn.classifier import FeatureConvexClassifier
+from fcnn.bundle import Bundle, Tangents, tangents_at
+from fcnn.certificates import UnsoundCertificate, row_norms
 from fcnn.rays import Crossings
-from fcnn.segments import tangent_radius
+from fcnn.score import CertifiedScore
+from fcnn.tangent_radii import box_loss, tangent_radius
 
 ORDER = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
 INWARDS = 0.4
 EVALUATIONS = 4
 CARE = 0.1
 COARSEST = 0.05
+REACH = 100.0
 CROWDED = 0.9
 SINGLE_STEPS = 10
 
@@ -59,31 +60,43 @@ class RadiusBounds:
     point: Tensor | None = None
 
     @classmethod
-    def of_radius(cls, radius: Tensor, x: Tensor | None = None) -> Self:
-        """Certified radii (N,), with no adversarial point known of x (N, *shape)."""
-        upper = torch.where(radius > 0, torch.full_like(radius, math.inf), 0.0)
+    def of_radius(cls, radius: Tensor, sensitive: Tensor, x: Tensor | None = None) -> Self:
+        """Certified radii (N,) of inputs, some sensitive, with no adversarial point known of x (N, *shape)."""
+        upper = torch.where(sensitive, torch.full_like(radius, math.inf), 0.0)
         return cls(radius.clone(), upper, None if x is None else torch.full_like(x, math.nan))
 
 
 def refine(
-    classifier: FeatureConvexClassifier,
+    certified: CertifiedScore,
     x: Tensor,
     radius: Tensor,
+    sensitive: Tensor,
     norm: str,
     domain: str,
     settings: RefineSettings,
 ) -> RadiusBounds:
-    """Improve certified radii by a walk, and bound them from above by adversarial points.
+    """Improve certified radii, with the norms of the nearest adversarial perturbations found and those points.
 
-    classifier: ``frozen()``; x: (N, *shape) float64; radius (N,): certified already in this norm and domain ("free" or
-    "box"). Inputs with radius 0 (not predicted sensitive) or inf (nothing left to find) stay as they are.
+    x: (N, *shape) in float64, in [0, 1] for the box; radius (N,): certified already in this norm and domain ("free" or
+    "box"); sensitive (N,): whether the score is positive. Inputs with radius 0 or inf (nothing left to find) stay as
+    they are.
+
+    Raises UnsoundCertificate where a radius reaches beyond an adversarial point: one of the two must be wrong.
     """
-    bounds = RadiusBounds.of_radius(radius, x)
-    walk = Walk(classifier, x, bounds, norm, domain, settings)
+    bounds = RadiusBounds.of_radius(radius, sensitive, x)
+    walk = Walk(certified, x, bounds, norm, domain, settings)
     for _ in range(settings.steps):
         if not walk.drop_finished():
             break
         walk.advance()
+    beyond = bounds.radius > bounds.radius_upper
+    if bool(beyond.any()):
+        row = int(beyond.nonzero()[0])
+        raise UnsoundCertificate(
+            f"{int(beyond.sum())} of {len(x)} refined {norm} radii ({domain}) reach beyond an adversarial point, the "
+            f"first {float(bounds.radius[row])!r} where one lies at {float(bounds.radius_upper[row])!r}: no radius of "
+            "this network is to be trusted; please report it with the network and the input"
+        )
     return bounds
 
 
@@ -92,20 +105,20 @@ class Walk:
 
     def __init__(
         self,
-        classifier: FeatureConvexClassifier,
+        certified: CertifiedScore,
         x: Tensor,
         bounds: RadiusBounds,
         norm: str,
         domain: str,
         settings: RefineSettings,
     ) -> None:
-        self.classifier, self.bounds, self.settings = classifier, bounds, settings
+        self.certified, self.bounds, self.settings = certified, bounds, settings
         self.norm, self.domain = norm, domain
         self.rows = (torch.isfinite(bounds.radius) & (bounds.radius > 0)).nonzero()[:, 0]
         self.x = x[self.rows]
         self.steps = 0
-        self.feature_shape = classifier.feature_map.feature_shape(self.x.shape[1:])
-        first = tangents_at(classifier, self.x, self.x)
+        self.error_at_x = certified.error_at_input(certified.features(self.x))
+        first = tangents_at(certified, self.x, self.x, self.error_at_x)
         self.bundle = Bundle(first, bounds.radius[self.rows], settings.cuts)
 
     def drop_finished(self) -> bool:
@@ -113,7 +126,7 @@ class Walk:
         radius, upper = self.bounds.radius[self.rows], self.bounds.radius_upper[self.rows]
         keep = ((upper > radius * (1 + self.settings.gap)) & torch.isfinite(radius)).nonzero()[:, 0]
         if len(keep) <= CROWDED * len(self.rows):
-            self.rows, self.x = self.rows[keep], self.x[keep]
+            self.rows, self.x, self.error_at_x = self.rows[keep], self.x[keep], self.error_at_x[keep]
             self.bundle.keep(keep)
         return len(keep) > 0
 
@@ -128,10 +141,8 @@ class Walk:
         relaxed = self._within(self.x + (step * self.bundle.unit[:, None]).reshape(self.x.shape))
         self._look_beyond(relaxed)
         point = self._inwards(relaxed)
-        tangents = tangents_at(self.classifier, point, self.x)
-        # A flat tangent above 0 says it all; combinations would only come close to it.
-        flat = (tangents.feature_offset > 0) & (tangents.feature_slope == 0).all(1)
-        self.bounds.radius[self.rows[flat]] = math.inf
+        tangents = tangents_at(self.certified, point, self.x, self.error_at_x)
+        self.bounds.radius[self.rows[self._flat(tangents, point)]] = math.inf
         self._record(self.rows, self.x, point, tangents.score)
         self.bundle.add(tangents)
         self.steps += 1
@@ -139,8 +150,20 @@ class Walk:
     def _certified(self) -> Tensor:
         """Radius of the weighted combination of the tangents, (N,)."""
         margin, gradient = self.bundle.combination()
-        gradient = gradient.reshape(len(gradient), *self.feature_shape)
-        return tangent_radius(self.classifier.feature_map, margin, gradient, self.x, self.norm, self.domain)
+        gradient = gradient.reshape(len(gradient), *self.certified.feature_shape)
+        return tangent_radius(self.certified, margin, gradient, self.x, self.norm, self.domain)
+
+    def _flat(self, tangents: Tangents, point: Tensor) -> Tensor:
+        """Where a flat tangent above 0 says it all, (N,): combinations would only come close to it."""
+        flat = (tangents.feature_slope == 0).all(1)
+        if not bool(flat.any()):
+            return flat
+        if self.domain == "box":
+            return flat & (tangents.feature_offset > box_loss(self.certified, self.x, self.norm))
+        flat &= tangents.feature_offset > 0
+        rows = flat.nonzero()[:, 0]
+        flat[rows] = self.certified.is_flat(point[rows])
+        return flat
 
     def _look_beyond(self, relaxed: Tensor) -> None:
         """Look for the boundary on the rays from x through the relaxation's solution, and record what is adversarial.
@@ -150,7 +173,8 @@ class Walk:
         """
         gap = self.bounds.radius_upper[self.rows] / self.bounds.radius[self.rows] - 1
         tolerance = (CARE * gap).clamp(self.settings.gap / 4, COARSEST)
-        ray, crossings = relaxed - self.x, Crossings(self.bundle.margin, tolerance)
+        ray = relaxed - self.x
+        crossings = Crossings(self.bundle.margin, tolerance, self._farthest() / self._length(ray))
         for _ in range(EVALUATIONS):
             open_rays = crossings.open()
             if len(open_rays) == 0:
@@ -158,7 +182,7 @@ class Walk:
             x, level = self.x[open_rays], crossings.level[open_rays]
             point = self._within(x + level.reshape(-1, *[1] * (x.dim() - 1)) * ray[open_rays])
             with torch.no_grad():
-                score = self.classifier.score(point)
+                score = self.certified.frozen.score(point)
             self._record(self.rows[open_rays], x, point, score)
             crossings.update(open_rays, score)
 
@@ -173,10 +197,20 @@ class Walk:
 
     def _record(self, rows: Tensor, x: Tensor, point: Tensor, score: Tensor) -> None:
         """Keep the points with score <= 0 that are nearer than any known."""
-        (distance,) = row_norms((point - x).flatten(1), [ORDER[self.norm]])
+        distance = self._length(point - x)
         nearer = (score <= 0) & (distance < self.bounds.radius_upper[rows])
         self.bounds.radius_upper[rows[nearer]] = distance[nearer]
         self.bounds.point[rows[nearer]] = point[nearer]
+
+    def _length(self, step: Tensor) -> Tensor:
+        (length,) = row_norms(step.flatten(1), [ORDER[self.norm]])
+        return length
+
+    def _farthest(self) -> Tensor:
+        """How far from x (N,) a point can still be of use: adversarial and nearer than any known, or near enough for
+        its tangent to count.
+        """
+        return torch.minimum(self.bounds.radius_upper[self.rows], REACH * self.bounds.radius[self.rows])
 
     def _room(self) -> tuple[Tensor, Tensor]:
         """How far each coordinate may go down and up, (N, d)."""

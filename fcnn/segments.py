@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vecdot
 
-from fcnn.certificates import LARGEST, ROUNDING, closed_form, in_domain, separable
+from fcnn.certificates import LARGEST, ROUNDING, in_domain, separable
 from fcnn.feature_maps import CenteredAbs, FeatureMap, Identity
 
 ROOT_STEPS = 100
@@ -32,33 +32,26 @@ class Segments:
     far_room: Tensor | None = None
 
 
-def tangent_radius(
-    feature_map: FeatureMap, margin: Tensor, gradient: Tensor, x: Tensor, norm: str, domain: str
-) -> Tensor:
-    """Largest radius (N,) on which score >= margin + gradient . (φ(x + δ) - φ(x)) is seen to be positive.
+def decrease_segments(
+    feature_map: FeatureMap, gradient: Tensor, x: Tensor, box: bool, slope_error: Tensor | float = 0.0
+) -> Segments | None:
+    """Bound -gradient . (φ(x + δ) - φ(x)) coordinate by coordinate; None where φ mixes coordinates.
 
-    margin: (N,); gradient: (N, *feature shape); x: (N, *shape). Over all of R^d ("free") or with x + δ kept in
-    [0, 1]^d ("box"). A feature map that mixes coordinates gets the closed form in both.
+    slope_error (1, d): by how much each coordinate's slopes may be off; only behind CenteredAbs in the free domain.
     """
-    segments = decrease_segments(feature_map, gradient, x, domain == "box")
-    if segments is None:
-        return closed_form(margin, gradient, feature_map.lipschitz(norm), norm)
-    return segment_radius(margin, segments, norm)
-
-
-def decrease_segments(feature_map: FeatureMap, gradient: Tensor, x: Tensor, box: bool) -> Segments | None:
-    """Bound -gradient . (φ(x + δ) - φ(x)) coordinate by coordinate; None where φ mixes coordinates."""
-    # The exact types: a subclass may have changed the map.
-    if type(feature_map) is CenteredAbs:
+    weights = feature_map.coordinate_weights(gradient)
+    if weights is None:
+        return None
+    if feature_map.is_exactly(CenteredAbs):
         on_centred, on_absolute = (part.flatten(1) for part in gradient.chunk(2, dim=1))
         centred = feature_map(x).chunk(2, dim=1)[0].flatten(1)
         x = x.flatten(1)
         rooms = (x, 1 - x) if box else (torch.full_like(x, math.inf),) * 2
-        return _centered_abs_segments(on_centred, on_absolute, centred, *rooms)
-    weights, x = feature_map.tangent_decrease_weights(gradient), x.flatten(1)
-    if weights is None or not box:
-        return None if weights is None else Segments(weights, None)
-    if type(feature_map) is Identity:
+        return _centered_abs_segments(on_centred, on_absolute, centred, *rooms, slope_error)
+    x = x.flatten(1)
+    if not box:
+        return Segments(weights, None)
+    if feature_map.is_exactly(Identity):
         return Segments(weights, torch.where(gradient.flatten(1) > 0, x, 1 - x))
     return Segments(weights, torch.maximum(x, 1 - x))
 
@@ -156,7 +149,12 @@ def _l2_response(
 
 
 def _centered_abs_segments(
-    on_centred: Tensor, on_absolute: Tensor, centred: Tensor, room_down: Tensor, room_up: Tensor
+    on_centred: Tensor,
+    on_absolute: Tensor,
+    centred: Tensor,
+    room_down: Tensor,
+    room_up: Tensor,
+    slope_error: Tensor | float,
 ) -> Segments:
     """Segments of -(u δ + v (|c + δ| - |c|)): lines that bend where c + δ changes sign.
 
@@ -171,19 +169,23 @@ def _centered_abs_segments(
     towards_room = torch.where(mirrored, room_up, room_down)
     kink = torch.minimum(centred.abs(), towards_room)
     if torch.isinf(away_room).any() or torch.isinf(towards_room).any():
-        return _unbounded_segments(near_slope, beyond_slope, kink)
+        return _unbounded_segments(near_slope, beyond_slope, kink, slope_error)
     first_length = torch.where(near_slope >= 0, kink, away_room)
     first_decrease = first_length * near_slope.abs()
     last_decrease = near_slope * kink + beyond_slope * (towards_room - kink)
     return _concave_envelope(first_length, first_decrease, towards_room, last_decrease)
 
 
-def _unbounded_segments(near_slope: Tensor, beyond_slope: Tensor, kink: Tensor) -> Segments:
+def _unbounded_segments(
+    near_slope: Tensor, beyond_slope: Tensor, kink: Tensor, slope_error: Tensor | float
+) -> Segments:
     """Envelope in the free domain: two slopes where the line bends down on its way, else the steeper one for ever."""
     bends_down = (near_slope >= 0) & (beyond_slope < near_slope)
-    steepest = torch.maximum(near_slope.abs(), beyond_slope)
+    steepest = torch.maximum(near_slope.abs(), beyond_slope) + slope_error
     near_room = torch.where(bends_down, kink, math.inf)
-    far_weight = torch.where(bends_down, beyond_slope.clamp(min=0), 0.0)
+    # Where the near slope may be negative but for rounding, moving away from the kink may gain as much.
+    for_ever = torch.maximum(beyond_slope, -near_slope) + slope_error
+    far_weight = torch.where(bends_down, for_ever.clamp(min=0), 0.0)
     return Segments(steepest, near_room, far_weight, torch.where(bends_down, math.inf, 0.0))
 
 

@@ -13,10 +13,11 @@ from bench.speed.timing import Line, interleaved, seconds
 from fcnn.certificates import NORMS, closed_form
 from fcnn.certify import certify_with_bounds
 from fcnn.classifier import FeatureConvexClassifier
+from fcnn.convex_network import float64_copy
 from fcnn.exact import exact_radius
 from fcnn.feature_maps import CenteredAbs, Identity
 from fcnn.losses import RegularisedLoss
-from fcnn.networks import ConvexConvNet, ConvexMLP, float64_copy
+from fcnn.networks import ConvexConvNet, ConvexMLP
 from fcnn.refine import RadiusBounds, RefineSettings
 from fcnn.training import TrainSettings, train
 

@@ -9,7 +9,7 @@ import torch
 from convex_examples import NORMS, ORDER, Rotated, centered_abs, random_classifier
 from sklearn.datasets import load_digits
 
-from fcnn import ConvexMLP, FeatureConvexClassifier, Identity
+from fcnn import CenteredAbs, ConvexMLP, FeatureConvexClassifier, FeatureMap, Identity
 from fcnn.certify import certify_batch, certify_with_bounds
 from fcnn.exact import exact_radius
 from fcnn.refine import RefineSettings
@@ -106,6 +106,124 @@ def test_a_subclass_of_identity_is_not_taken_for_identity():
     for domain in ("free", "box"):
         bounds = certify_with_bounds(classifier, x, ("l1",), domain=domain)["l1"]
         assert bounds.radius.item() == pytest.approx(0.6, rel=1e-6)
+
+
+class Standardised(Identity):
+    """Inherits weights that do not speak of its forward."""
+
+    def __init__(self, spread):
+        super().__init__()
+        self.register_buffer("spread", torch.as_tensor(spread, dtype=torch.float64))
+
+    def forward(self, x):
+        return super().forward(x) / self.spread
+
+    def lipschitz(self, norm):
+        return float((1 / self.spread).max())
+
+
+class FiveTimesAbsolute(CenteredAbs):
+    def forward(self, x):
+        return 5 * super().forward(x)
+
+    def lipschitz(self, norm):
+        return 5 * super().lipschitz(norm)
+
+
+class Doubling:
+    """A mixin that comes before the map it changes."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+    def lipschitz(self, norm):
+        return 2 * super().lipschitz(norm)
+
+
+class DoubledIdentity(Doubling, Identity):
+    pass
+
+
+class DoubledTwice(Doubling, Standardised):
+    pass
+
+
+OWN_MAPS = {
+    "standardised": lambda: Standardised([0.1, 0.5]),
+    "five times": lambda: FiveTimesAbsolute(torch.tensor([0.3, 0.6], dtype=torch.float64)),
+    "mixin": DoubledIdentity,
+    "two levels": lambda: DoubledTwice([0.2, 0.9]),
+}
+
+
+@pytest.mark.parametrize("kind", OWN_MAPS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_maps_by_the_documented_recipe_keep_no_weights_of_the_class_they_come_from(kind, norm):
+    """Only lipschitz is their own: all certificates come down to what it proves, and hold against a scan."""
+    feature_map = OWN_MAPS[kind]()
+    classifier, x = random_classifier(seed=4, d=2, feature_map=feature_map, sensitive=0.6)
+    scan = torch.cartesian_prod(*2 * [torch.linspace(0, 1, 161, dtype=torch.float64)])
+    with torch.no_grad():
+        adversarial = scan[classifier.score(scan) <= 0]
+    nearest = torch.cdist(x, adversarial, p=ORDER[norm]).amin(1)
+    closed = certify_batch(classifier, x, (norm,), "closed_form")[norm]
+    for name, domain in (*CHAIN[1:], ("refined", "free")):
+        radii = certify_batch(classifier, x, (norm,), name, domain=domain)[norm]
+        assert (radii <= nearest)[radii > 0].all() and (radii >= closed).all()
+        assert name == "refined" or torch.equal(radii, closed)
+
+
+@pytest.mark.parametrize("name", ["closed_form", "separable", "in_domain", "refined"])
+def test_a_forward_without_a_lipschitz_constant_of_its_own_is_refused(name):
+    class OnlyForward(CenteredAbs):
+        def forward(self, x):
+            return 3 * super().forward(x)
+
+    classifier, x = random_classifier(seed=0, d=7, feature_map=OnlyForward(torch.zeros(7)))
+    with pytest.raises(
+        ValueError, match="OnlyForward changes forward but takes lipschitz from another class"
+    ):
+        classifier.certify(x, ("l2",), name)
+    patched, x = random_classifier(seed=0, d=7, feature_map=Identity())
+    patched.feature_map.forward = lambda x: 3 * x
+    with pytest.raises(ValueError, match="Identity changes forward"):
+        patched.certify(x, ("l2",), name)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_claims_that_a_map_does_not_keep_are_refused(norm):
+    class TooSmall(FeatureMap):
+        def __init__(self):
+            super().__init__()
+            matrix = torch.randn(7, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            self.register_buffer("matrix", matrix)
+
+        def forward(self, x):
+            return x @ self.matrix.T
+
+        def lipschitz(self, norm):
+            exact = {"l1": self.matrix.abs().sum(0).max(), "linf": self.matrix.abs().sum(1).max()}
+            return 0.95 * float(exact.get(norm, torch.linalg.matrix_norm(self.matrix, 2)))
+
+        def feature_shape(self, input_shape):
+            return tuple(input_shape)
+
+    class WrongWeights(Identity):
+        def forward(self, x):
+            return 2 * x
+
+        def lipschitz(self, norm):
+            return 2.0
+
+        def tangent_decrease_weights(self, gradient):
+            return 1.9 * gradient.abs()
+
+    classifier, x = random_classifier(seed=0, d=7, feature_map=TooSmall())
+    with pytest.raises(ValueError, match=rf"TooSmall stretches a step by .* in {norm}"):
+        classifier.certify(x, (norm,), "closed_form")
+    classifier, x = random_classifier(seed=0, d=7, feature_map=WrongWeights())
+    with pytest.raises(ValueError, match=r"WrongWeights\.tangent_decrease_weights allow"):
+        classifier.certify(x, (norm,), "separable")
 
 
 def with_negative_weight(classifier):

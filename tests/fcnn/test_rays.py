@@ -7,9 +7,9 @@ import torch
 from fcnn.rays import Crossings
 
 
-def search(function, start, tolerance, evaluations):
+def search(function, start, tolerance, evaluations, farthest=torch.inf):
     """Tightest level with a value <= 0, and all levels tried, for functions f (N,) -> (N,) of the level."""
-    crossings = Crossings(start, torch.full_like(start, tolerance))
+    crossings = Crossings(start, torch.full_like(start, tolerance), torch.full_like(start, farthest))
     best, tried = torch.full_like(start, torch.inf), []
     for _ in range(evaluations):
         rows = crossings.open()
@@ -55,3 +55,15 @@ def test_a_score_that_does_not_fall_is_followed_outwards_and_the_start_is_left_a
     best, tried, _ = search(lambda t: torch.full_like(t, 3.0), start, 0.01, 4)
     assert best.isinf().all() and start.tolist() == [1.0, 2.0]
     assert all((later > earlier).all() for earlier, later in pairwise(tried))
+
+
+def test_no_level_beyond_the_farthest_is_tried_and_a_ray_that_ends_there_is_done():
+    """1 - 1e-15 t falls to 0 at 1e15, which the second try would go for; 1 - t / 3 before the end, 1 - t / 0.4 too."""
+    start = torch.ones(3, dtype=torch.float64)
+    slopes = torch.tensor([1e-15, 1 / 3, 2.5], dtype=torch.float64)
+    best, tried, crossings = search(lambda t: 1 - slopes * t, start, 0.01, 12, farthest=5.0)
+    assert max(level.max() for level in tried) == 5.0 and len(crossings.open()) == 0
+    assert best[0].isinf() and 3 <= best[1] <= 3.03 and 0.4 <= best[2] <= 0.404
+    best, tried, crossings = search(lambda t: 1 - slopes * t, start, 0.01, 12, farthest=0.5)
+    assert max(level.max() for level in tried) == 0.5 and len(crossings.open()) == 0
+    assert best.isinf().tolist() == [True, True, False]
