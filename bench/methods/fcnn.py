@@ -11,9 +11,10 @@ from bench.contract import Curve, FitContext, Method, Radii, TrainingData
 from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.certify import certify_at_thresholds, certify_with_bounds
 from fcnn.classifier import FeatureConvexClassifier
+from fcnn.convex_network import float64_copy
 from fcnn.feature_maps import CenteredAbs, Identity
 from fcnn.losses import RadiusLoss, RegularisedLoss, balanced_accuracy, median_radius
-from fcnn.networks import ConvexConvNet, ConvexMLP, ConvexNetwork, float64_copy
+from fcnn.networks import ConvexConvNet, ConvexMLP, ConvexNetwork
 from fcnn.training import Loss, TrainSettings, train
 
 
