@@ -56,7 +56,8 @@ def score_error(
 ) -> Tensor:
     """Bound (N,) the rounding of the score, in any batch, at x (N, *shape) and wherever within ``reach`` (N,) of it.
 
-    reach: in ``network.norm``; threshold: the largest size of one that is subtracted; bound(layer, norm) -> its Lipschitz constant and the norm behind it.
+    reach: in ``network.norm``; threshold: the largest size of one that is subtracted; bound(layer, norm) -> its
+    Lipschitz constant and the norm behind it.
     """
     start = _Passing(x, network.norm, torch.zeros_like(reach), reach)
     end = _through(network.body, start, bound)
