@@ -1,5 +1,6 @@
 """The falsifier breaks what is wrong, leaves alone what is right, and its bracket holds the truth."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,18 @@ import pandas as pd
 import pytest
 import torch
 from misbehaving import write_plugin
-from synthetic import MeanThreshold, blobs
+from report_runs import write_run
+from synthetic import MeanThreshold, blobs, plan
 
 from bench import registry
 from bench.attacking.attacks import AttackSettings
 from bench.attacking.bracket import bracket_figure, shares, smallest_adversarial
 from bench.attacking.targets import Target
 from bench.compare import main as compare
+from bench.contract import Outcome, Radii
 from bench.falsify import main as falsify
+from bench.running.evaluate import Evaluation
+from bench.store import Store
 
 SUITE = """
 datasets = ["circles"]
@@ -74,6 +79,61 @@ def test_the_bracket_is_drawn_and_holds_what_was_found(run):
     assert (honest["adversarial"][~sensitive] == 0).all()
     figures = {path.name for path in (run / "figures").glob("*_bracket.*")}
     assert figures == {"circles_bracket.png", "circles_bracket.pdf"}
+
+
+class KnowsBetter(MeanThreshold):
+    """Certifies one input above an adversarial perturbation that it reports itself; honest in the other norms."""
+
+    def certify(self, x, curve, norms, seed):
+        found = super().certify(x, curve, norms, seed)
+        for norm, radii in found.items():
+            radii.radius_upper = 1.5 * radii.radius
+            if norm == "l2":
+                radii.radius_upper[len(x) // 2] = 0.99 * radii.radius[len(x) // 2]
+        return found
+
+
+class Idle(MeanThreshold):
+    """Certifies nothing."""
+
+    def certify(self, x, curve, norms, seed):
+        return {norm: Radii.without(len(x), Outcome.UNKNOWN, "idle") for norm in norms}
+
+
+@dataclass(frozen=True)
+class PretendRun:
+    """A run whose methods need no rebuilding."""
+
+    store: Store
+    configuration: dict
+    data_dir: Path | None
+
+    def target(self, rows, curve):
+        x = torch.from_numpy(blobs().x_test[rows["index"].to_numpy()])
+        radius = torch.from_numpy(rows["radius"].to_numpy(dtype=float))
+        return Target(MeanThreshold(), x, radius, curve["norm"], curve["domain"], 0)
+
+
+def test_every_curve_is_looked_at_and_every_row_held_against_its_own_upper_end(tmp_path, monkeypatch, capsys):
+    """Two certificates of each curve are attacked: the row that contradicts itself is found all the same."""
+    results = [
+        Evaluation(kind(), blobs(), plan(name)).run()
+        for name, kind in (("knows_better", KnowsBetter), ("honest", MeanThreshold), ("idle", Idle))
+    ]
+    radii = [result.radii for result in results]
+    out = write_run(tmp_path / "out", radii, [result.predictions for result in results])
+    monkeypatch.setattr("bench.falsify.FinishedRun", PretendRun)
+    arguments = [str(out), "--limit", "2", "--restarts", "1", "--steps", "2", "--bracket", "0"]
+    assert falsify(arguments) == 1
+    said = capsys.readouterr().out
+    assert "1 radii lie above their own radius_upper" in said and "method knows_better" in said
+    assert said.count("radius_upper") == 1 and "norm l2" in said
+    table = pd.read_csv(out / "falsify.csv").set_index(["method", "norm"])
+    assert len(table) == 9 and (table["broken"] == 0).all()
+    assert (table.loc["idle", "attacked"] == 0).all() and (table.loc["honest", "attacked"] == 2).all()
+    assert table["above_upper"].sum() == table.loc[("knows_better", "l2"), "above_upper"] == 1
+    write_run(tmp_path / "fine", radii[1:], [result.predictions for result in results[1:]])
+    assert falsify([str(tmp_path / "fine"), *arguments[1:]]) == 0
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
