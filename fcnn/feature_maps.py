@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fcnn.certificates import check_norm
+from fcnn.certificates import NORMS, check_norm
 
 
 class FeatureMap(nn.Module, ABC):
@@ -44,8 +44,16 @@ class FeatureMap(nn.Module, ABC):
     precision: float = 1e-12
 
     @abstractmethod
-    def lipschitz(self, norm: str) -> float:
-        """Return L with |phi(x) - phi(y)|_p <= L |x - y|_p. Raises ValueError when there is none in this norm."""
+    def lipschitz(self, norm: str, to: str | None = None) -> float:
+        """Return L with |phi(x) - phi(y)|_q <= L |x - y|_p, p being ``norm`` and q being ``to``, or p as well.
+
+        Raises ValueError when there is none. A map whose features are measured in its inputs' norm (``lands_in``) is
+        only ever asked for that and may leave ``to`` out.
+        """
+
+    def lands_in(self, norm: str) -> str:
+        """Return the q in which certificates measure the features' change when radii are asked for in ``norm``."""
+        return norm
 
     @abstractmethod
     def feature_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
@@ -120,8 +128,8 @@ class Identity(FeatureMap):
     def forward(self, x: Tensor) -> Tensor:
         return x if self.mean is None else _centred(x, self.mean)
 
-    def lipschitz(self, norm: str) -> float:
-        check_norm(norm)
+    def lipschitz(self, norm: str, to: str | None = None) -> float:
+        _check_rising(norm, to)
         return 1.0
 
     def feature_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
@@ -152,10 +160,10 @@ class CenteredAbs(FeatureMap):
         centred = _centred(x, self.mean)
         return torch.cat([centred, centred.abs()], dim=1)
 
-    def lipschitz(self, norm: str) -> float:
-        check_norm(norm)
+    def lipschitz(self, norm: str, to: str | None = None) -> float:
+        _check_rising(norm, to)
         # The double nearest to sqrt(2) lies above it, so the constant is not rounded down.
-        return {"l1": 2.0, "l2": math.sqrt(2.0), "linf": 1.0}[norm]
+        return {"l1": 2.0, "l2": math.sqrt(2.0), "linf": 1.0}[to or norm]
 
     def feature_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
         return (2 * input_shape[0], *input_shape[1:])
@@ -163,6 +171,17 @@ class CenteredAbs(FeatureMap):
     def tangent_decrease_weights(self, gradient: Tensor) -> Tensor:
         on_centred, on_absolute = gradient.chunk(2, dim=1)
         return (on_centred.abs() + on_absolute.abs()).flatten(1)
+
+
+def _check_rising(norm: str, to: str | None) -> None:
+    """Refuse unknown norms, and a way from ``norm`` to a longer one, whose constant grows with the dimension."""
+    check_norm(norm)
+    if to is not None:
+        check_norm(to)
+        if NORMS.index(to) < NORMS.index(norm):
+            raise ValueError(
+                f"no Lipschitz constant from {norm} to {to} without the dimension: choose to={norm!r}"
+            )
 
 
 def _as_float(values: Any) -> Tensor:

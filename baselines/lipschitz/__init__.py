@@ -1,7 +1,7 @@
 """Networks whose score has a known Lipschitz constant, so that radius = score / constant.
 
-Cayley and SLL layers are 1-Lipschitz in l2, distance layers in linf, those of ``l1_mlp`` in l1; ``certify`` gives the
-radii.
+Cayley, BRO and SLL layers are 1-Lipschitz in l2, distance layers in linf, those of ``l1_mlp`` in l1;
+``certify`` gives the radii.
 """
 
 from baselines.lipschitz.certify import certify, certify_at_thresholds, lipschitz_bound
@@ -9,6 +9,8 @@ from baselines.lipschitz.linf import scheduled_exponent, set_exponent
 from baselines.lipschitz.losses import margin_loss, one_sided_radius_loss
 from baselines.lipschitz.networks import (
     LipschitzNetwork,
+    bro_convnet,
+    bro_mlp,
     cayley_convnet,
     cayley_mlp,
     cayley_resnet9,
@@ -20,6 +22,8 @@ from baselines.lipschitz.networks import (
 
 __all__ = [
     "LipschitzNetwork",
+    "bro_convnet",
+    "bro_mlp",
     "cayley_convnet",
     "cayley_mlp",
     "cayley_resnet9",

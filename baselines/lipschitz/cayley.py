@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from baselines.lipschitz.fourier import FourierConv2d
 from baselines.lipschitz.layers import CachedWeight, spectral_norm
 
 
@@ -53,53 +54,16 @@ class CayleyLinear(CachedWeight):
         return self.weight().detach().double().norm(dim=0).max().item() if norm == "l1" else math.inf
 
 
-class CayleyConv2d(CachedWeight):
+class CayleyConv2d(FourierConv2d):
     """Circular convolution (N, in, H, W) -> (N, out, H, W), semi-orthogonal at every frequency.
 
-    The Fourier transform block-diagonalises a circular convolution into one (out, in) matrix per frequency; the Cayley
-    transform of each block makes the whole operator semi-orthogonal. ``size`` is (H, W), fixed at construction.
+    The Cayley transform of each block makes the whole operator semi-orthogonal.
     """
 
-    norm = "l2"
-
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, size: tuple[int, int]) -> None:
-        super().__init__()
         shape = (out_channels, in_channels, kernel_size, kernel_size)
-        self.size = size
-        self.raw = nn.Parameter(torch.randn(shape) / math.sqrt(in_channels * kernel_size**2))
-        self.gain = nn.Parameter(self.raw.detach().norm().reshape(1))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
+        kernel = torch.randn(shape) / math.sqrt(in_channels * kernel_size**2)
+        super().__init__(kernel, out_channels, size)
 
-    def compute_weight(self) -> Tensor:
-        """Return the complex blocks (H, W // 2 + 1, out, in)."""
-        kernel = self.gain * self.raw / self.raw.norm()
-        return cayley_transform(self._spectrum(kernel))
-
-    def _spectrum(self, kernel: Tensor) -> Tensor:
-        """Discrete Fourier transform of the centred kernel; kernels larger than the image wrap around it."""
-        height, width = self.size
-        offsets = torch.arange(kernel.shape[-1], device=kernel.device) - kernel.shape[-1] // 2
-        down = _fourier_matrix(height, height, offsets, kernel.dtype)
-        across = _fourier_matrix(width, width // 2 + 1, offsets, kernel.dtype)
-        return torch.einsum("hk,wl,oikl->hwoi", down, across, kernel.to(down.dtype))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-2:] != self.size:
-            raise ValueError(
-                f"image size {tuple(x.shape[-2:])} differs from {self.size}: build the layer for it"
-            )
-        spectrum = torch.fft.rfft2(x).permute(2, 3, 1, 0)
-        filtered = (self.weight() @ spectrum).permute(3, 2, 0, 1)
-        return torch.fft.irfft2(filtered, s=self.size) + self.bias[:, None, None]
-
-    def lipschitz_bound(self) -> float:
-        """Return the largest singular value over all frequencies: the spectral norm of the circular convolution."""
-        return spectral_norm(self.weight())
-
-
-def _fourier_matrix(period: int, frequencies: int, offsets: Tensor, dtype: torch.dtype) -> Tensor:
-    """exp(-2 pi i f k / period) for f < frequencies and the given offsets k, as (frequencies, len(offsets))."""
-    product = torch.outer(torch.arange(frequencies, device=offsets.device), offsets)
-    # Reducing modulo the period in integers keeps the angles small and so exact to the last bits.
-    angle = -2 * math.pi * torch.remainder(product, period).to(dtype) / period
-    return torch.polar(torch.ones_like(angle), angle)
+    def blocks(self, spectrum: Tensor) -> Tensor:
+        return cayley_transform(spectrum)

@@ -39,8 +39,8 @@ def certify_at_thresholds(
     with torch.no_grad():
         x = x.double()
         score, features = network.body(x).squeeze(1), x[0].numel()
-        bounds = {norm: _bound_from(network, norm, features) for norm in norms}
-        stretch = max(_conversion(network.norm, norm, features) / bounds[norm] for norm in norms)
+        bounds = {norm: bound_from(network.body, network.norm, norm, features) for norm in norms}
+        stretch = max(conversion(network.norm, norm, features) / bounds[norm] for norm in norms)
         # As far as any radius reaches, at the lowest threshold.
         reach = stretch * (score - min(thresholds)).clamp(min=0)
         error = score_error(network, x, reach, max(map(abs, thresholds)), layer_bound)
@@ -90,24 +90,27 @@ def _bound_of_linear(weight: Tensor, norm: str) -> tuple[float, str]:
     return (weight.abs().max() if norm == "l1" else weight.abs().sum(dim=1).max()).item(), "linf"
 
 
-def _bound_from(network: LipschitzNetwork, norm: str, features: int) -> float:
-    """Bound the change of the score per unit of change of the input (d = features), measured in ``norm``."""
-    native = lipschitz_bound(network.body, network.norm)
-    if norm == network.norm:
-        return native
-    converted = native * _conversion(network.norm, norm, features)
-    return min(converted, _bound_through_first_layer(network.body, norm))
+def bound_from(body: nn.Sequential, native: str, norm: str, features: int) -> float:
+    """Bound how far the output moves per unit of the input's change (d = features) measured in ``norm``.
+
+    native: the norm that the body's first layer is made for.
+    """
+    constant = lipschitz_bound(body, native)
+    if norm == native:
+        return constant
+    converted = constant * conversion(native, norm, features)
+    return min(converted, _bound_through_first_layer(body, norm))
 
 
-def _conversion(native: str, norm: str, features: int) -> float:
+def conversion(native: str, norm: str, features: int) -> float:
     """The largest ||v||_native of a v (features,) with ||v||_norm = 1."""
     return max(1.0, features ** (1 / ORDER[native] - 1 / ORDER[norm]))
 
 
 def _bound_through_first_layer(body: nn.Sequential, norm: str) -> float:
     """The first layer's own constant from ``norm`` times those of the others from where it ends; inf without one."""
-    first = next(index for index, layer in enumerate(body) if not isinstance(layer, ONE_LIPSCHITZ))
-    layer = body[first]
-    if not hasattr(layer, "bound_from"):
+    weighted = [index for index, layer in enumerate(body) if not isinstance(layer, ONE_LIPSCHITZ)]
+    if not weighted or not hasattr(body[weighted[0]], "bound_from"):
         return math.inf
+    first, layer = weighted[0], body[weighted[0]]
     return layer.bound_from(norm) * lipschitz_bound(body[first + 1 :], getattr(layer, "norm_out", layer.norm))

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from baselines.lipschitz.activations import MaxMin
+from baselines.lipschitz.bro import BROConv2d, BROLinear
 from baselines.lipschitz.cayley import CayleyConv2d, CayleyLinear
+from baselines.lipschitz.fourier import FourierConv2d
 from baselines.lipschitz.l1 import BoundedEntries, UnitRows
 from baselines.lipschitz.linf import HalfDifference, LinfDistance, MeanShift
 from baselines.lipschitz.sll import SLLConv2d, SLLLinear
@@ -81,8 +83,8 @@ def cayley_mlp(input_shape: Sequence[int], hidden: Sequence[int] = (200, 50)) ->
 def cayley_convnet(input_shape: Sequence[int], width: int = 16, dense: int = 100) -> LipschitzNetwork:
     """Two stride-2 convolutions and two dense layers, all orthogonal (the small network of Wong and Kolter, 2018)."""
     builder = _ConvBuilder(input_shape)
-    builder.cayley(width, stride=2)
-    builder.cayley(2 * width, stride=2)
+    builder.orthogonal(CayleyConv2d, width, stride=2)
+    builder.orthogonal(CayleyConv2d, 2 * width, stride=2)
     return builder.finish(_cayley_head(builder.features, (dense,)))
 
 
@@ -92,13 +94,31 @@ def cayley_resnet9(input_shape: Sequence[int], width: int = 16) -> LipschitzNetw
     The ResNet9 of Trockman and Kolter (2021) with strides in place of pooling.
     """
     builder = _ConvBuilder(input_shape)
-    builder.cayley(width)
-    builder.cayley(2 * width, stride=2)
+    builder.orthogonal(CayleyConv2d, width)
+    builder.orthogonal(CayleyConv2d, 2 * width, stride=2)
     builder.cayley_residual()
-    builder.cayley(4 * width, stride=2)
-    builder.cayley(8 * width, stride=2)
+    builder.orthogonal(CayleyConv2d, 4 * width, stride=2)
+    builder.orthogonal(CayleyConv2d, 8 * width, stride=2)
     builder.cayley_residual()
     return builder.finish([UnitRow(builder.features)])
+
+
+def bro_mlp(input_shape: Sequence[int], turned: Sequence[int] = (100, 100)) -> LipschitzNetwork:
+    """Block reflectors in input space with MaxMin between them, and a unit row."""
+    features = math.prod(input_shape)
+    layers = [layer for size in turned for layer in (BROLinear(features, size), MaxMin())]
+    return LipschitzNetwork(nn.Sequential(nn.Flatten(), *layers, UnitRow(features)), "l2")
+
+
+def bro_convnet(
+    input_shape: Sequence[int], width: int = 16, depth: int = 2, dense: int = 100
+) -> LipschitzNetwork:
+    """Block reflector convolutions, ``depth`` at half and at quarter resolution each, and orthogonal dense layers."""
+    builder = _ConvBuilder(input_shape)
+    for channels in (2 * width, 4 * width):
+        for index in range(depth):
+            builder.orthogonal(BROConv2d, channels, stride=1 if index else 2)
+    return builder.finish(_cayley_head(builder.features, (dense,)))
 
 
 def sll_mlp(input_shape: Sequence[int], widths: Sequence[int] = (256, 256, 256)) -> LipschitzNetwork:
@@ -163,10 +183,10 @@ class _ConvBuilder:
     def features(self) -> int:
         return self.channels * self.height * self.width
 
-    def cayley(self, channels: int, stride: int = 1) -> None:
+    def orthogonal(self, kind: type[FourierConv2d], channels: int, stride: int = 1) -> None:
         if stride == 2:
             self.downsample()
-        self.layers += [CayleyConv2d(self.channels, channels, 3, (self.height, self.width)), MaxMin()]
+        self.layers += [kind(self.channels, channels, 3, (self.height, self.width)), MaxMin()]
         self.channels = channels
 
     def cayley_residual(self) -> None:

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from baselines.lipschitz.activations import MaxMin
-from baselines.lipschitz.cayley import CayleyConv2d
+from baselines.lipschitz.bro import BROLinear
+from baselines.lipschitz.fourier import FourierConv2d
+from baselines.lipschitz.layers import spectral_norm
 from baselines.lipschitz.linf import HalfDifference, LinfDistance, MeanShift
 from baselines.lipschitz.networks import ChannelPad, ConvexResidual, LipschitzNetwork
 from baselines.lipschitz.sll import SLLConv2d, SLLLinear
@@ -64,6 +66,11 @@ def score_error(
     return MARGIN * (end.error + UNIT * (end.size + end.reach + threshold))
 
 
+def output_error(layers: nn.Module, norm: str, x: Tensor, reach: Tensor, bound: LayerBound) -> Tensor:
+    """Bound (N,) the rounding of the layers' output, in the norm behind them; the rest as for ``score_error``."""
+    return MARGIN * _through(layers, _Passing(x, norm, torch.zeros_like(reach), reach), bound).error
+
+
 def _through(layer: nn.Module, before: _Passing, bound: LayerBound) -> _Passing:
     if isinstance(layer, nn.Sequential):
         for part in layer:
@@ -94,7 +101,7 @@ def _sums(layer: nn.Module, z: Tensor, norm: str) -> tuple[float, Tensor]:
         return 2.0, nothing
     bias = getattr(layer, "bias", None)
     offset = nothing if bias is None else torch.linalg.vector_norm(bias.detach(), ORDER[norm])
-    if isinstance(layer, CayleyConv2d):
+    if isinstance(layer, FourierConv2d):
         channels, pixels = max(layer.raw.shape[:2]), z.shape[2] * z.shape[3]
         transforms = 2 * FOURIER * math.log2(4 * pixels)
         return transforms + 4 * _products(channels, norm), offset * math.sqrt(pixels)
@@ -104,6 +111,10 @@ def _sums(layer: nn.Module, z: Tensor, norm: str) -> tuple[float, Tensor]:
         terms = max(layer.raw.shape[0], layer.raw.shape[1]) * layer.raw[0, 0].numel()
         pixels = z.shape[2] * z.shape[3] if z.dim() == 4 else 1
         return 2 + 4 * _products(terms, "l2"), scaled * math.sqrt(pixels)
+    if isinstance(layer, BROLinear):
+        # Two products, with values between them that may be longer than z where directions almost depend.
+        between = spectral_norm(layer.raw) * spectral_norm(layer.weight())
+        return 2 + 8 * between * _products(z[0].numel(), "l2"), offset
     return _products(z[0].numel(), norm), offset
 
 

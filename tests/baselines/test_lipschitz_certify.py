@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from baselines.lipschitz import (
     LipschitzNetwork,
+    bro_convnet,
+    bro_mlp,
     cayley_convnet,
     cayley_mlp,
     cayley_resnet9,
@@ -35,6 +37,8 @@ NETWORKS: dict[str, Callable[[], LipschitzNetwork]] = {
     "cayley_mlp": lambda: cayley_mlp(SHAPE, (20, 9)),
     "cayley_convnet": lambda: cayley_convnet(SHAPE, width=4, dense=10),
     "cayley_resnet9": lambda: cayley_resnet9(SHAPE, width=2),
+    "bro_mlp": lambda: bro_mlp(SHAPE, (12, 12)),
+    "bro_convnet": lambda: bro_convnet(SHAPE, width=2, depth=2, dense=10),
     "sll_mlp": lambda: sll_mlp(SHAPE, (16, 16)),
     "sll_convnet": lambda: sll_convnet(SHAPE, width=4, depth=1, dense=8),
     "linf_distance_net": lambda: linf_distance_net(SHAPE, (16, 16)),

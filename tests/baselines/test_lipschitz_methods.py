@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from baselines.lipschitz import lipschitz_bound
 from bench import load_dataset
 from bench.contract import FitContext, Method, TrainingData
+from bench.methods.bro import BRO, BROSettings
 from bench.methods.cayley import Cayley, CayleySettings
 from bench.methods.l1_lipschitz import L1Lipschitz, L1LipschitzSettings
 from bench.methods.linf_distance import LinfDistance, LinfDistanceSettings
@@ -22,6 +23,8 @@ RECIPES = {
     "cayley-mlp": lambda: Cayley(CayleySettings(hidden=(8,), train=SHORT)),
     "cayley-convnet": lambda: Cayley(CayleySettings(network="convnet", width=2, train=SHORT)),
     "cayley-resnet9": lambda: Cayley(CayleySettings(network="resnet9", width=1, train=SHORT)),
+    "bro-mlp": lambda: BRO(BROSettings(turned=(8,), train=SHORT)),
+    "bro-convnet": lambda: BRO(BROSettings(network="convnet", width=2, depth=1, train=SHORT)),
     "sll-mlp": lambda: SLL(SLLSettings(hidden=(8,), train=SHORT)),
     "sll-convnet": lambda: SLL(SLLSettings(network="convnet", width=4, depth=1, train=SHORT)),
     "linf_distance": lambda: LinfDistance(LinfDistanceSettings(hidden=(8,), train=SHORT)),

@@ -28,6 +28,11 @@ RECIPES = {
         "rounds": 2,
     },
     "cayley": {"hidden": [32, 16]},
+    "bro": {"network": "convnet", "width": 4, "depth": 1},
+    "fcnn_learned": {
+        "map_settings": {"hidden": [32, 16], "train": SHORT},
+        "certificates": ["closed_form:free", "refined:free"],
+    },
     "sll": {"hidden": [32]},
     "linear": {},
     "l1_lipschitz": {"hidden": [32, 16], "radius_target": 10.0, "train": {**SHORT, "learning_rate": 0.05}},

@@ -1,0 +1,195 @@
+"""Feature-convex networks on learned maps: the layers of a Lipschitz network, and a convex head for its last."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from baselines.lipschitz import one_sided_radius_loss
+from baselines.lipschitz.features import LipschitzFeatures, affine_head
+from bench.calibration import balanced_threshold
+from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, Method, Radii, TrainingData
+from bench.methods._lipschitz import LipschitzMethod
+from bench.methods.cayley import Cayley
+from bench.methods.l1_lipschitz import L1Lipschitz
+from bench.methods.linf_distance import LinfDistance
+from bench.methods.sll import SLL
+from bench.settings import from_table
+from fcnn.classifier import FeatureConvexClassifier
+from fcnn.heads import MaxAffine, start_affine
+from fcnn.learned_maps import LipschitzMap, certify_through_map
+from fcnn.losses import score_and_gradient
+from fcnn.networks import ConvexMLP, ConvexNetwork
+from fcnn.training import TrainSettings, train
+
+MAPS: dict[str, type[LipschitzMethod]] = {
+    method.name: method for method in (Cayley, SLL, LinfDistance, L1Lipschitz)
+}
+
+# What the map is known by: its constants and its rounding.
+DECLARED = (LipschitzFeatures.lipschitz_bound, LipschitzFeatures.rounding)
+
+
+@dataclass(frozen=True)
+class FCNNLearnedSettings:
+    """Recipe of a feature-convex classifier on a learned map.
+
+    feature_map: the Lipschitz network whose layers are the map; map_settings: its settings, as of the method of that
+    name. It is trained first, and its last layer is where the head starts. head: ``icnn``, a ConvexMLP with layers
+    ``hidden``, or ``max_affine`` with so many ``pieces``.
+    margin, radius_target, radius_weight: of the loss, as for the Lipschitz network. train: of head and map together,
+    the map only if ``train_map``.
+    kept_recall: what is kept is the epoch, or the start, with the best median radius of sensitive validation inputs at
+    this recall of the other class.
+    """
+
+    feature_map: Literal["cayley", "sll", "linf_distance", "l1_lipschitz"] = "cayley"
+    map_settings: dict[str, Any] = field(default_factory=dict)
+    head: Literal["icnn", "max_affine"] = "icnn"
+    hidden: tuple[int, ...] = (50,)
+    pieces: int = 16
+    margin: float = 0.5
+    radius_target: float = 2.0
+    radius_weight: float = 1.0
+    train_map: bool = True
+    kept_recall: float = 0.99
+    certificates: tuple[Literal["closed_form:free", "refined:free"], ...] = ("closed_form:free",)
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=10, batch_size=128))
+
+    def __post_init__(self) -> None:
+        if not (self.margin > 0 and self.radius_target > 0):
+            raise ValueError(
+                f"margin = {self.margin}, radius_target = {self.radius_target}: choose numbers > 0"
+            )
+        if not 0 < self.kept_recall < 1:
+            raise ValueError(f"kept_recall = {self.kept_recall}: choose a share in (0, 1)")
+        self.map_method(torch.device("cpu"))
+
+    def map_method(self, device: torch.device) -> LipschitzMethod:
+        """The method whose network gives the map. Raises UsageError for settings that are not its own."""
+        kind = MAPS[self.feature_map]
+        return kind(from_table(kind.Settings, self.map_settings, "map_settings"), device)
+
+
+class FCNNLearned(Method):
+    """Feature-convex classifier whose feature map is trained: Lipschitz layers, then a convex head.
+
+    Guarantee: deterministic, native in the norm that the map is made for. Source: Pfrommer, Anderson, Piet, Sojoudi,
+    NeurIPS 2023 (arXiv 2302.01961), theorem 3.1, with a map from one norm to another: docs/certificates.md.
+    """
+
+    name = "fcnn_learned"
+    title = "FCNN, learned map"
+    reference = "Pfrommer et al., NeurIPS 2023"
+    guarantee = "deterministic"
+    Settings = FCNNLearnedSettings
+
+    model: FeatureConvexClassifier
+
+    def curves(self) -> Sequence[Curve]:
+        native = (MAPS[self.settings.feature_map].native_norm,)
+        return [Curve(*written.split(":"), native=native) for written in self.settings.certificates]
+
+    def network(self, input_shape: tuple[int, ...]) -> nn.Module:
+        self.base = self.settings.map_method(self.device)
+        self.base.model = self.base.network(input_shape)
+        layers = LipschitzFeatures(self.base.model, torch.Size(input_shape).numel())
+        feature_map = LipschitzMap(layers, *DECLARED, input_shape)
+        return FeatureConvexClassifier(self._head(feature_map.features), feature_map)
+
+    def _head(self, features: int) -> ConvexNetwork:
+        if self.settings.head == "max_affine":
+            return MaxAffine(features, self.settings.pieces)
+        return ConvexMLP(features, self.settings.hidden)
+
+    def fit(self, data: TrainingData, context: FitContext) -> None:
+        self._fit_map(data, context)
+        self.dual_order = DUAL_NORM_ORDER[self.model.feature_map.lands_in(self.base.native_norm)]
+        best = self._median_radius(data)
+        start = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.seed)
+            _part_pieces(self.model.network)
+        self.model.feature_map.requires_grad_(self.settings.train_map)
+        history = train(
+            self.model,
+            self.loss,
+            (data.x, data.y),
+            self.settings.train,
+            seed=context.seed,
+            after_step=self._project,
+            validate=lambda model: self._median_radius(data),
+            checkpoint=context.checkpoint,
+            progress=context.progress,
+        )
+        if max(history.validation, default=-1.0) <= best:
+            self.model.load_state_dict(start)
+        self.model.double().eval().requires_grad_(True)
+
+    def _fit_map(self, data: TrainingData, context: FitContext) -> None:
+        """Train the Lipschitz network and start the head as its last layer."""
+        checkpoint = context.checkpoint and context.checkpoint.with_name(context.checkpoint.name + ".map")
+        self.base.fit(data, FitContext(context.seed, checkpoint, context.progress))
+        self.base.model.float()
+        self.model.float().eval()
+        start_affine(self.model.network, *affine_head(self.base.model, self.model.feature_map.features))
+
+    def loss(self, model: FeatureConvexClassifier, x: Tensor, y: Tensor, done: float) -> Tensor:
+        """The Lipschitz networks' loss of the signed radius score / ||gradient||_{q*}; the map is 1-Lipschitz."""
+        settings = self.settings
+        score, gradient = score_and_gradient(model, x)
+        radius = score / torch.linalg.vector_norm(gradient, self.dual_order, dim=1).clamp(min=1e-12)
+        return one_sided_radius_loss(
+            radius, y, settings.margin, settings.radius_target, settings.radius_weight
+        )
+
+    def _project(self) -> None:
+        self.model.project()
+        self.base.model.project()
+
+    def _median_radius(self, data: TrainingData) -> float:
+        """Median radius of the sensitive validation inputs at the threshold for ``kept_recall``."""
+        self.model.eval()
+        scores, sizes = [], []
+        for batch in data.x_val.split(self.batch_size):
+            score, gradient = score_and_gradient(self.model, batch)
+            scores.append(score.detach())
+            sizes.append(torch.linalg.vector_norm(gradient.detach(), self.dual_order, dim=1))
+        score, size = torch.cat(scores), torch.cat(sizes)
+        threshold = score[data.y_val < 0.5].quantile(self.settings.kept_recall)
+        radius = (score - threshold).clamp(min=0) / size.clamp(min=1e-12)
+        return float(radius[data.y_val > 0.5].median())
+
+    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
+        with torch.no_grad():
+            scores = torch.cat([self.score(batch) for batch in x.split(self.batch_size)])
+        self.model.threshold += balanced_threshold(scores, y)
+
+    def score(self, x: Tensor) -> Tensor:
+        return self.model.score(x)
+
+    def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
+        radii = certify_through_map(self.model, x, norms, curve.certificate)
+        return {norm: Radii.from_radius(radius) for norm, radius in radii.items()}
+
+    def use_linear(self, weight: Tensor, bias: float) -> None:
+        self.base = self.settings.map_method(self.device)
+        self.base.use_linear(weight, bias)
+        layers = LipschitzFeatures(self.base.model, weight.numel())
+        feature_map = LipschitzMap(layers, *DECLARED, (weight.numel(),))
+        head = ConvexMLP.from_arrays([weight.reshape(1, -1)], [torch.full((1,), bias)], [])
+        self.model = FeatureConvexClassifier(head, feature_map).double().eval().to(self.device)
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        self.model.double().eval()
+        super().load_state(state)
+
+
+@torch.no_grad()
+def _part_pieces(head: nn.Module) -> None:
+    """Move the equal pieces of a head apart, by a tenth of their weights' size, so that each learns something else."""
+    if isinstance(head, MaxAffine):
+        weight = head.affine.weight
+        weight[1:] += 0.1 * weight.square().mean().sqrt() * torch.randn_like(weight[1:])
