@@ -131,12 +131,9 @@ def test_a_state_restores_scores_and_radii_bit_for_bit(trained):
 @pytest.mark.parametrize("name", ["cayley", "l1_lipschitz", "linf_distance"])
 def test_training_the_head_never_ends_below_the_maps_own_network(name):
     """A learning rate that ruins everything leaves the start, which scores as the Lipschitz network does."""
-    ruined = method_of(name, train=replace(SHORT, learning_rate=30.0))
-    ruined = fitted(ruined)
+    ruined = fitted(method_of(name, train=replace(SHORT, learning_rate=30.0)))
     base = ruined.settings.map_method(torch.device("cpu"))
     x, y = images()
-    base.build((1, 6, 6), seed=1)
-    base.model = ruined.base.network((1, 6, 6))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         base.model = base.network((1, 6, 6))
