@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from baselines.lipschitz import one_sided_radius_loss
 from baselines.lipschitz.features import LipschitzFeatures, affine_head
-from bench.calibration import balanced_threshold
 from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, Method, Radii, TrainingData
 from bench.methods._lipschitz import LipschitzMethod
 from bench.methods.cayley import Cayley
@@ -161,11 +160,6 @@ class FCNNLearned(Method):
         threshold = score[data.y_val < 0.5].quantile(self.settings.kept_recall)
         radius = (score - threshold).clamp(min=0) / size.clamp(min=1e-12)
         return float(radius[data.y_val > 0.5].median())
-
-    def calibrate(self, x: Tensor, y: Tensor, seed: int) -> None:
-        with torch.no_grad():
-            scores = torch.cat([self.score(batch) for batch in x.split(self.batch_size)])
-        self.model.threshold += balanced_threshold(scores, y)
 
     def score(self, x: Tensor) -> Tensor:
         return self.model.score(x)
