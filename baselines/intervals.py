@@ -32,14 +32,14 @@ def propagate(network: nn.Module, lower: Tensor, upper: Tensor) -> tuple[Tensor,
 
     Raises ValueError for a layer that is not known.
     """
-    if isinstance(network, nn.Sequential):
+    if type(network) is nn.Sequential:
         passed: list[LayerBounds] = []
         for layer in network:
             lower, upper, inner = propagate(layer, lower, upper)
             passed += inner
         return lower, upper, passed
     passed = [LayerBounds(network, lower, upper)]
-    if isinstance(network, INCREASING):
+    if type(network) in INCREASING:
         return network(lower), network(upper), passed
     reach = _reach(network, (upper - lower) / 2)
     center = network((lower + upper) / 2)
@@ -85,18 +85,20 @@ def _through_affine(coefficients: Tensor, bounds: LayerBounds) -> tuple[Tensor, 
 
 def _reach(layer: nn.Module, reach: Tensor) -> Tensor:
     """Half width behind an affine layer of a box with half width ``reach`` before it."""
-    if isinstance(layer, nn.Linear):
+    kind = type(layer)  # a subclass may compute something else
+    if kind is nn.Linear:
         return functional.linear(reach, layer.weight.abs())
-    if isinstance(layer, nn.Conv2d):
+    if kind is nn.Conv2d and layer.padding_mode == "zeros":
         return functional.conv2d(
             reach, layer.weight.abs(), None, layer.stride, layer.padding, layer.dilation, layer.groups
         )
-    if isinstance(layer, nn.BatchNorm2d) and not layer.training:
-        scale = layer.weight / torch.sqrt(layer.running_var + layer.eps)
+    if kind is nn.BatchNorm2d and not layer.training and layer.running_var is not None:
+        scale = torch.rsqrt(layer.running_var + layer.eps)
+        scale = scale if layer.weight is None else layer.weight * scale
         return reach * scale.abs()[None, :, None, None]
-    if isinstance(layer, Normalise):
-        return reach / layer.std
+    if kind is Normalise:
+        return reach / layer.std.abs()
     raise ValueError(
-        f"bounds for training know no layer {type(layer).__name__}: use Linear, Conv2d, ReLU, average pooling, Flatten "
+        f"bounds for training know no layer {kind.__name__}: use Linear, Conv2d, ReLU, average pooling, Flatten "
         "and, in evaluation mode, BatchNorm2d"
     )

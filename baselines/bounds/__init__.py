@@ -2,8 +2,8 @@
 
 from baselines.bounds.certify import CertifiedRadii, RadiusSearch, certified_radii, certify, lower_bounds
 from baselines.bounds.geometry import Balls
-from baselines.bounds.layers import UnsupportedLayer
 from baselines.bounds.propagation import METHODS, BoundedScore, SlopeSettings
+from baselines.bounds.unsupported import UnsupportedLayer
 
 __all__ = [
     "METHODS",

@@ -13,8 +13,10 @@ from baselines.bounds.search import largest_radius
 CERTIFY_METHODS = ("ibp", "crown_ibp", "crown", "alpha_crown", "alpha_beta_crown")
 LOOSER = {"crown_ibp": "ibp", "crown": "crown_ibp", "alpha_crown": "crown"}
 DEFAULT_TOLERANCE = 1e-4
-# Rounding in float64 is far below both: the bound must clear the first, the radius gives up the second.
+# Rounding in float64 is far below these: the bound must clear the first, the radius gives up the second.
 RELATIVE_SLACK, ABSOLUTE_SLACK = 1e-9, 1e-11
+# The bound is computed much as the score is: by as many products again for each end of each interval.
+ROUNDINGS = 4
 SHAVE = 1e-9
 BATCH_ELEMENTS = 1 << 25
 
@@ -76,7 +78,7 @@ class RadiusSearch:
     def _search_batch(self, method: str, domain: str, x: Tensor, start: Tensor) -> CertifiedRadii:
         images = x.reshape(-1, *self.score.input_shape)
         score = self.score.score(images)
-        slack = RELATIVE_SLACK * score.abs() + ABSOLUTE_SLACK
+        slack = RELATIVE_SLACK * score.abs() + ABSOLUTE_SLACK + ROUNDINGS * self.score.rounding(images)
 
         everything = self.score.balls(images, self.norm, domain)
 

@@ -50,7 +50,7 @@ def obstacles(network: nn.Module, input_shape: tuple[int, ...], unread: str = ""
     if not unread:
         try:
             BoundedScore(margins_of(network), input_shape)
-        except (UnsupportedLayer, ImportError) as error:
+        except UnsupportedLayer as error:
             bounded = str(error)
         try:
             to_chain(margins_of(network), input_shape)

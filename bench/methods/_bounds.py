@@ -1,7 +1,6 @@
 """What the adapters of bound propagation share: settings, three ways to train, and certification."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +11,7 @@ from baselines.bounds import BoundedScore, RadiusSearch, SlopeSettings, Unsuppor
 from baselines.networks import build_network
 from bench.calibration import ThresholdedScore
 from bench.contract import Curve, FitContext, Method, Outcome, Radii, TrainingData
+from bench.methods._frozen import FrozenNetwork, fingerprint
 from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.training import Loss, TrainSettings, cross_entropy, train
 
@@ -69,7 +69,10 @@ class BoundsSettings:
 
 
 class BoundPropagation(Method):
-    """Base of the methods that certify a plain network by bounds; they differ in their default recipe."""
+    """Base of the methods that certify a plain network by bounds; they differ in their default recipe.
+
+    The network is trained in float32. A copy of it in float64 predicts, is attacked and is certified.
+    """
 
     guarantee = "deterministic"
     Settings = BoundsSettings
@@ -79,9 +82,7 @@ class BoundPropagation(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._bounded: BoundedScore | None = None
-        self._bounded_state = ""
-        self._searches: dict[tuple[str, str], RadiusSearch] = {}
+        self._exact = FrozenNetwork()
 
     def curves(self) -> Sequence[Curve]:
         return [Curve(*written.split(":")) for written in self.settings.certificates]
@@ -102,7 +103,8 @@ class BoundPropagation(Method):
         )
 
     def score(self, x: Tensor) -> Tensor:
-        return self.model(x)
+        """Score by the network in float64, which is what is certified."""
+        return self._exact.network(self.model)(x.double())
 
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
         try:
@@ -128,19 +130,11 @@ class BoundPropagation(Method):
 
     def _search(self, x: Tensor, norm: str) -> RadiusSearch:
         """The search over these inputs; kept, because the curve in the box starts from the free one's radii."""
-        state = _fingerprint(self.model.state_dict().values())
-        if state != self._bounded_state:
-            self._bounded = BoundedScore(self.bounded(), tuple(x.shape[1:]), self.device)
-            self._bounded_state, self._searches = state, {}
-        key = (norm, _fingerprint([x]))
-        if key not in self._searches:
-            settings = self.settings
-            slopes = SlopeSettings(settings.slope_steps, settings.slope_rate)
-            self._searches[key] = RadiusSearch(
-                self._bounded, x, norm, tolerance=settings.tolerance, slopes=slopes
-            )
-        return self._searches[key]
-
-
-def _fingerprint(tensors: Iterable[Tensor]) -> str:
-    return hashlib.sha256(b"".join(tensor.cpu().numpy().tobytes() for tensor in tensors)).hexdigest()
+        self._exact.network(self.model)
+        shape, settings = tuple(x.shape[1:]), self.settings
+        bounded = self._exact.kept("bounds", lambda network: BoundedScore(self.bounded(), shape, self.device))
+        slopes = SlopeSettings(settings.slope_steps, settings.slope_rate)
+        return self._exact.kept(
+            ("search", norm, fingerprint([x])),
+            lambda network: RadiusSearch(bounded, x, norm, tolerance=settings.tolerance, slopes=slopes),
+        )

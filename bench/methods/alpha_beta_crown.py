@@ -5,12 +5,21 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from baselines.branch_and_bound import Budget, CertifiedRange, Search, UnsupportedNetwork, certify
+from baselines.branch_and_bound import (
+    Budget,
+    CertifiedRange,
+    Search,
+    UnsupportedNetwork,
+    certify,
+    to_chain,
+)
 from baselines.branch_and_bound import Outcome as Ending
 from bench.contract import Curve, Outcome, Radii
 from bench.methods._bounds import ADVERSARIAL_SPACE, BoundPropagation
+from bench.methods._frozen import fingerprint
 from bench.space import SearchSpace
 from fcnn.training import TrainSettings
 
@@ -21,6 +30,8 @@ class AlphaBetaCROWNSettings:
 
     domains: curves to issue. max_domains: sub-domains per input and radius tried; seconds: limit per input and norm,
     0 for none (with a limit, tables depend on the machine). tolerance: relative width at which an input is done.
+    root_steps, rounds, refine_depth, restarts, search_steps: see ``baselines.branch_and_bound.Search``, where the last
+    is called attack_steps (which here are those of the training).
     """
 
     network: Literal["mlp", "convnet"] = "mlp"
@@ -34,7 +45,11 @@ class AlphaBetaCROWNSettings:
     max_domains: int = 32
     seconds: float = 0.0
     tolerance: float = 0.02
+    root_steps: int = 20
     rounds: int = 6
+    refine_depth: int = 0
+    restarts: int = 2
+    search_steps: int = 30
     train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=60, batch_size=64))
 
 
@@ -61,24 +76,47 @@ class AlphaBetaCROWN(BoundPropagation):
         return [Curve("alpha_beta_crown", domain) for domain in self.settings.domains]
 
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
-        settings = self.settings
-        budget = Budget(settings.max_domains, settings.seconds or None)
-        search = Search(
-            rounds=settings.rounds,
-            root_steps=20,
-            refine_depth=0,
-            restarts=2,
-            attack_steps=30,
-            seed=seed % 2**31,
-        )
         try:
-            found = {
-                norm: certify(self.bounded(), x, norm, curve.domain, budget, search, settings.tolerance)
-                for norm in norms
-            }
+            return {norm: _radii(self._range(x, norm, curve.domain)) for norm in norms}
         except UnsupportedNetwork as error:
             return {norm: Radii.without(len(x), Outcome.UNSUPPORTED, str(error)) for norm in norms}
-        return {norm: _radii(found[norm]) for norm in norms}
+
+    def _range(self, x: Tensor, norm: str, domain: str) -> CertifiedRange:
+        """Search these inputs; the box starts from the free radii, which hold in it too."""
+        self._exact.network(self.model)
+        shape = tuple(x.shape[1:])
+        chain = self._exact.kept("chain", lambda network: to_chain(self.bounded(), shape, self.device))
+        settings = self.settings
+        # The attack's seed comes from the inputs, so that the free radii are the same whichever curve asks for them.
+        search = Search(
+            root_steps=settings.root_steps,
+            rounds=settings.rounds,
+            refine_depth=settings.refine_depth,
+            restarts=settings.restarts,
+            attack_steps=settings.search_steps,
+            seed=int(fingerprint([x])[:7], 16),
+        )
+        start = self._free_radii(x, norm) if domain == "box" and "free" in settings.domains else None
+        budget = Budget(settings.max_domains, settings.seconds or None)
+        found = certify(chain, x, norm, domain, budget, search, settings.tolerance, start)
+        if domain == "free":
+            self._free_known(norm).update(zip(_names(x), found.radius, strict=True))
+        return found
+
+    def _free_radii(self, x: Tensor, norm: str) -> Tensor:
+        """Radii (N,) of the free domain, searched where they are not known."""
+        known = self._free_known(norm)
+        missing = [place for place, name in enumerate(_names(x)) if name not in known]
+        if missing:
+            self._range(x[missing], norm, "free")
+        return torch.stack([known[name] for name in _names(x)])
+
+    def _free_known(self, norm: str) -> dict[str, Tensor]:
+        return self._exact.kept(("free radii", norm), lambda network: {})
+
+
+def _names(x: Tensor) -> list[str]:
+    return [fingerprint([one]) for one in x]
 
 
 def _radii(found: CertifiedRange) -> Radii:

@@ -38,7 +38,7 @@ def convnet() -> nn.Sequential:
 
 
 @pytest.mark.parametrize("network", ["mlp", "convnet"])
-def test_training_bounds_are_those_of_auto_lirpa(network):
+def test_training_bounds_are_those_of_the_certificate(network):
     model = convnet() if network == "convnet" else build_network("mlp", (1, 6, 6), (9, 7))
     model = model.double().eval()
     x = images(6)[0].double()
@@ -104,6 +104,39 @@ def test_certified_training_widens_the_certified_radii(loss):
             assert ((model(x) > 0) == (y > 0.5)).float().mean() > 0.9
         radii.append(certify(model, x[y > 0.5][:60], "linf", "crown_ibp"))
     assert radii[1].median() > 1.15 * radii[0].median()
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.AvgPool2d(2, 2, padding=1, count_include_pad=False),
+        nn.AvgPool2d(3, 2, padding=1, ceil_mode=True),
+        nn.AvgPool2d(2, 1, divisor_override=3),
+        nn.BatchNorm2d(2, affine=False),
+    ],
+)
+def test_training_bounds_through_any_average_are_those_of_the_certificate(pool):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 2, padding=1), nn.ReLU(), pool, nn.ReLU(), nn.Flatten(), nn.LazyLinear(1)
+    )
+    x = images(6)[0].double()
+    model.double().eval()(x)
+    lower, upper, passed = propagate(model, x - 0.05, x + 0.05)
+    crown = linear_lower_bound(passed, torch.ones(6, dtype=torch.float64))
+    score = BoundedScore(model, (1, 6, 6))
+    balls = Balls(score.flatten(x), torch.full((6,), 0.05, dtype=torch.float64), "linf")
+    expected = score.lower(balls, "crown_ibp")
+    torch.testing.assert_close(torch.maximum(crown, lower[:, 0]).detach(), expected, rtol=1e-7, atol=1e-9)
+    assert (lower <= model(x)).all() and (upper >= model(x)).all()
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), type("Own", (nn.Linear,), {})(2, 1)]
+)
+def test_layers_that_only_look_like_known_ones_are_refused(layer):
+    with pytest.raises(ValueError, match="know no layer"):
+        propagate(layer, torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
 
 
 def test_an_unknown_layer_is_named():

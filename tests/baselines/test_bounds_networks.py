@@ -191,24 +191,12 @@ class Squared(nn.Module):
         return nn.Identity()(x * x).flatten(1).sum(dim=1)
 
 
-class FunctionalTanh(nn.Module):
-    """A nonlinearity without a module of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(36, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.linear(x.flatten(1)))
-
-
 @pytest.mark.parametrize(
     ("layers", "name"),
     [
-        ([nn.Flatten(), nn.Linear(36, 4), nn.Tanh(), nn.Linear(4, 1)], r"layer '2' \(Tanh\)"),
-        ([nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 1)], r"layer '1' \(MaxPool2d\)"),
-        ([FunctionalTanh()], "the operation 'Tanh'"),
-        ([Squared()], "the operation|a product"),
+        ([nn.Flatten(), nn.Linear(36, 4), nn.Softmax(1), nn.Linear(4, 1)], r"layer '2' \(Softmax\)"),
+        ([nn.Flatten(), nn.Linear(36, 4), nn.SELU(), nn.Linear(4, 1)], r"layer '2' \(SELU\)"),
+        ([Squared()], r"layer '0' \(Squared\): the operation 'mul'"),
     ],
 )
 def test_a_layer_that_cannot_be_bounded_is_named(layers, name):
@@ -216,9 +204,24 @@ def test_a_layer_that_cannot_be_bounded_is_named(layers, name):
         BoundedScore(nn.Sequential(*layers), (1, 6, 6))
 
 
-def test_two_outputs_are_refused():
-    with pytest.raises(ValueError, match="subtract the two outputs"):
-        BoundedScore(nn.Sequential(nn.Flatten(), nn.Linear(36, 2)), (1, 6, 6))
+def test_the_score_of_several_outputs_is_the_least():
+    torch.manual_seed(0)
+    body, last = nn.Sequential(nn.Flatten(), nn.Linear(36, 9), nn.ReLU()), nn.Linear(9, 3)
+    x = torch.rand(4, 1, 6, 6, dtype=torch.float64)
+    bounded = BoundedScore(nn.Sequential(body, last), (1, 6, 6))
+    ones = []
+    for place in range(3):
+        one = nn.Linear(9, 1).requires_grad_(False)
+        one.weight.copy_(last.weight[place : place + 1])
+        one.bias.copy_(last.bias[place : place + 1])
+        ones.append(BoundedScore(nn.Sequential(body, one), (1, 6, 6)))
+    torch.testing.assert_close(bounded.score(x), torch.stack([one.score(x) for one in ones]).amin(dim=0))
+    for norm in NORMS:
+        balls = bounded.balls(x, norm, "box").with_radius(torch.full((4,), 0.2, dtype=torch.float64))
+        for method in METHODS[:3]:
+            each = torch.stack([one.lower(balls, method) for one in ones])
+            torch.testing.assert_close(bounded.lower(balls, method), each.amin(dim=0))
+        assert (bounded.lower(balls, "alpha_crown") >= each.amin(dim=0) - 1e-12).all()
 
 
 def test_photographs_need_no_matrix_of_all_pixels_by_all_pixels():

@@ -38,8 +38,8 @@ def reference_score(reference) -> BoundedScore:
 def test_branch_and_bound_reaches_the_exact_radius(reference, reference_score, norm, domain):
     x = torch.from_numpy(reference["x"])
     exact = torch.from_numpy(reference[f"exact_{norm}" + ("_box" if domain == "box" else "")])
-    radius = certify(reference_score, x, norm, "alpha_beta_crown", domain, tolerance=1e-3)
-    assert (radius >= certify(reference_score, x, norm, "alpha_crown", domain, tolerance=1e-3)).all()
+    radius = certify(reference_score, x, norm, "alpha_beta_crown", domain, tolerance=8e-3)
+    assert (radius >= certify(reference_score, x, norm, "alpha_crown", domain, tolerance=8e-3)).all()
     assert (radius <= exact * (1 + REFERENCE_ACCURACY)).all()
     assert (radius >= 0.99 * exact).all()
 

@@ -51,7 +51,7 @@ def exact_radii(data, norm: str, domain: str) -> torch.Tensor:
 def test_radii_bracket_the_exact_ones(reference, norm, domain):
     chain, x, data = reference
     exact = exact_radii(data, norm, domain)
-    found = certify(chain, x, norm, domain)
+    found = certify(chain, x, norm, domain, tolerance=8e-3)
     assert (found.radius <= exact * (1 + REFERENCE)).all()
     assert (found.radius >= 0.99 * exact).all()
     assert (found.radius_upper >= exact * (1 - REFERENCE)).all()

@@ -80,6 +80,64 @@ def test_other_networks_are_refused_by_name(network, named):
         to_chain(network, (4,))
 
 
+class Wrapped(nn.Module):
+    """A function of the two values of a linear layer."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.layer, self.function = nn.Linear(2, 2), function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(self.layer(x))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h: (h * h).sum(1),
+        lambda h: torch.mul(h, other=h)[:, 0],
+        lambda h: (h / h)[:, 0],
+        lambda h: (3.0 / h)[:, 0],
+        lambda h: h[:, 0] // 2,
+        lambda h: torch.div(h, 3, rounding_mode="floor")[:, 0],
+        lambda h: torch.relu(h)[:, 0] * h[:, 1],
+        lambda h: h[:, 0].round(),
+        lambda h: h.reshape(1, -1)[:, 0],
+        lambda h: h.flatten()[0:1],
+        lambda h: h[0:1, 0].expand(len(h)),
+        lambda h: h.flip(0)[:, 0],
+        lambda h: h[:, 0] - h[:, 0].mean(),
+        lambda h: nn.functional.dropout(h)[:, 0],
+        lambda h: h.float()[:, 0],
+    ],
+)
+def test_what_is_no_affine_map_of_each_input_is_refused(function):
+    torch.manual_seed(0)
+    with pytest.raises(UnsupportedNetwork):
+        to_chain(Wrapped(function), (2,))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h: torch.add(h, h, alpha=2)[:, 0],
+        lambda h: torch.div(h, 3)[:, 0] - h[:, 1],
+        lambda h: (torch.tensor([[1.0, 2.0]]).double() @ h.T)[0],
+        lambda h: torch.cat([h, torch.relu(h[:, :1] - 1)], dim=1).sum(1) - torch.relu(h[:, :1] - 1)[:, 0],
+    ],
+)
+def test_affine_maps_are_read_exactly_or_refused(function):
+    torch.manual_seed(0)
+    model = Wrapped(function).double()
+    x = 10 * torch.randn(50, 2, dtype=torch.float64)
+    try:
+        chain = to_chain(model, (2,))
+    except UnsupportedNetwork as error:
+        assert "shortcut" in str(error)
+    else:
+        torch.testing.assert_close(chain.score(x), model(x).detach(), rtol=1e-12, atol=1e-12)
+
+
 @every_norm
 @every_domain
 def test_linear_minimisation_is_exact(norm, domain):
