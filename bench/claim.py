@@ -32,7 +32,7 @@ from bench.tables.summary import floor_digits
 
 LEVELS = (0.25, 0.5, 0.75)
 # Methods whose curves are FCNN's: with our networks and with the published ones.
-FCNN = ("fcnn", "fcnn_learned", "fcnn_published")
+FCNN = ("fcnn", "fcnn_learned", "fcnn_published", "fcnn_union")
 # Name of the comparison -> FCNN's certificates that take part in it.
 COMPARISONS = {"closed form": ("closed_form",), "refined": ("closed_form", "separable", "refined")}
 RESAMPLES = 1000
