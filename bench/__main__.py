@@ -15,6 +15,7 @@ from bench.errors import UsageError, unknown
 # In the order in which a newcomer needs them.
 COMMANDS = {
     "compare": "train, certify and compare methods: tables, figures, a report",
+    "tune": "give every method the same time to find its settings",
     "certify": "certify a trained network of your own",
     "falsify": "attack a run's certificates inside their radii",
     "report": "write the page about a run again",

@@ -28,6 +28,7 @@ from bench.files import write_atomic
 from bench.seeds import derive_seed
 from bench.store import CLAIM, CLAIM_TEXT, Store
 from bench.tables.chance import near_chance
+from bench.tables.notes import run_notes
 from bench.tables.summary import floor_digits
 
 LEVELS = (0.25, 0.5, 0.75)
@@ -206,8 +207,8 @@ def write_claim(out: Path) -> pd.DataFrame:
     if len(claim):
         configuration = run["configuration"]
         heading = configuration.get("title") or configuration.get("name") or "comparison"
-        if configuration.get("reduced"):
-            heading += f" (reduced: {configuration['reduced']})"
+        if notes := run_notes(configuration):
+            heading += f" ({'; '.join(notes)})"
         Store(out).write_table(CLAIM, claim)
         write_atomic(out / CLAIM_TEXT, claim_text(claim, run["methods"], heading, left_out).encode())
     return claim

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.commands import DONE, command
+from bench.commands import DONE, FAILED, command
 from bench.data import list_datasets
 from bench.data_options import print_account, requests
+from bench.errors import Parser
 from bench.files import safe_name
-from bench.options import chosen_engine, chosen_resources, chosen_suite, parser
+from bench.options import chosen_engine, chosen_resources, chosen_suite
+from bench.options import parser as common_options
 from bench.registry import registered_methods
 from bench.running.costs import Costs
 from bench.running.dry_run import dry_run
@@ -27,7 +29,20 @@ from bench.store import LOG_FILE, Store
 from bench.suite import Suite, load_suite, suite_names
 
 DEFAULT_OUT = Path("out")
+TUNING = "tuning"
 KEPT = "Finished cells, and the finished epochs and batches of the others, are kept"
+
+
+def parser() -> Parser:
+    """Describe the command line."""
+    top = common_options()
+    top.add_argument(
+        "--tune",
+        type=float,
+        metavar="M",
+        help="first search every method's settings, with M minutes of training per data set and norm",
+    )
+    return top
 
 
 def run(options: argparse.Namespace) -> int:
@@ -41,7 +56,15 @@ def run(options: argparse.Namespace) -> int:
 
 def compare(options: argparse.Namespace, interrupts: Interrupts) -> int:
     """Run what the options ask for; raise UsageError before anything is started if they make no sense."""
-    return run_suite(chosen_suite(options), options, interrupts)
+    suite = chosen_suite(options)
+    if options.tune is None:
+        return run_suite(suite, options, interrupts)
+    from bench.tune.session import tune  # the search takes a second to import
+
+    out = options.out or DEFAULT_OUT / safe_name(f"{suite.name}_tuned")
+    file, failed = tune(suite, options, options.tune, out / TUNING, interrupts)
+    options.out = out
+    return max(run_suite(load_suite(str(file)), options, interrupts), FAILED if failed else DONE)
 
 
 def run_suite(suite: Suite, options: argparse.Namespace, interrupts: Interrupts) -> int:

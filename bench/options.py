@@ -20,6 +20,7 @@ from bench.running.runner import Resources, local_engine
 from bench.suite import Suite, load_suite, suite_names
 
 DEFAULT_SUITE = "quick"
+RECALL_FLOOR = 0.985
 # More than this at a time is a slip of the keyboard.
 MOST_AT_A_TIME = 1024
 
@@ -85,6 +86,14 @@ def parser() -> Parser:
     )
     add("--backend", choices=("local", "dask"), default="local", help="where cells run (default: local)")
     add("--scheduler", metavar="ADDRESS", help="of the Dask cluster, for --backend dask")
+    add(
+        "--recall-floor",
+        type=float,
+        default=RECALL_FLOOR,
+        metavar="Q",
+        help="when tuning: below this recall on validation data a radius counts less "
+        f"(default: {RECALL_FLOOR}; 0: never)",
+    )
     add("--fresh", action="store_true", help="compute every cell again")
     add("--dry-run", action="store_true", help="say what would be computed and how long it takes, and exit")
     add("--list", action="store_true", help="list suites, methods and data sets, and exit")

@@ -14,13 +14,33 @@ from bench.commands import DONE, command
 from bench.contract import Outcome
 from bench.errors import Parser, UsageError
 from bench.files import safe_name
-from bench.store import CLAIM, CLAIM_TEXT, CURVES, FIGURES, PREDICTIONS, RADII, RUN, SUMMARY, Store
+from bench.store import (
+    CANDIDATES,
+    CLAIM,
+    CLAIM_TEXT,
+    CURVES,
+    FIGURES,
+    PREDICTIONS,
+    RADII,
+    RUN,
+    SUMMARY,
+    Store,
+)
 
 RESULTS = Path(__file__).parent.parent / "results"
 MAX_BYTES = 40 * 2**20
 TABLES = (RADII, PREDICTIONS, CURVES, SUMMARY, RUN)
 EXPERIMENTS, ROWS = "experiments", "rows.csv"
-OPTIONAL = (CLAIM, CLAIM_TEXT, "report.html", "radii.csv.gz", "falsify.csv", "bracket.csv", "queries.csv")
+OPTIONAL = (
+    CLAIM,
+    CLAIM_TEXT,
+    "report.html",
+    "radii.csv.gz",
+    CANDIDATES,
+    "falsify.csv",
+    "bracket.csv",
+    "queries.csv",
+)
 
 
 def publish(out: Path, name: str, results: Path = RESULTS) -> Path:

@@ -15,12 +15,12 @@ A method says it once, for every data set, as a class attribute::
             judging={"certificates": ["closed_form:free"]},            # settings while validation data judges
         )
 
-Keys are settings, dotted into nested ones (``train.learning_rate``); ``{norm}`` in a key or in ``of`` is the norm that
-is searched for (``"radius_targets.{norm}": Range(1.0, 2.5, of="{norm}")``). Lengths that depend on the data are given
-as multiples: ``of="l2"`` of the median certified l2 radius that the default recipe reaches on validation data (the
-first candidate of every search), ``of="side"`` of an image's shorter side. Epochs are no part of a space: the search
-makes them fill the budget, up to ``max_epochs``. A method that declares nothing is tried with its default recipe and
-more epochs only.
+Keys are settings, dotted into nested ones (``train.learning_rate``); ``{norm}`` in a key, in ``of`` or as an option is
+the norm that is searched for (``"radius_targets.{norm}": Range(1.0, 2.5, of="{norm}")``). Lengths that depend on the
+data are given as multiples: ``of="l2"`` of the median certified l2 radius that the default recipe reaches on validation
+data (the first candidate of every search), ``of="side"`` of an image's shorter side. Epochs are no part of a space: the
+search makes them fill the budget, up to ``max_epochs``. A method that declares nothing is tried with its default recipe
+and more epochs only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,8 @@ UNITS = ("", "l1", "l2", "linf", "{norm}", SIDE)
 class Range:
     """Numbers from low to high, both included; whole numbers if ``whole``, evenly spread in the logarithm if ``log``.
 
-    of: what the numbers are multiples of, see the module; images: only offered where inputs are images.
+    of: what the numbers are multiples of, see the module; images: only offered where inputs are images; guess: what a
+    start that leaves the setting out takes (default: the default recipe's value, or the middle).
     """
 
     low: float
@@ -46,6 +47,7 @@ class Range:
     of: str = ""
     whole: bool = False
     images: bool = False
+    guess: float | None = None
 
     def __post_init__(self) -> None:
         if not self.low <= self.high or (self.log and self.low <= 0):
@@ -72,10 +74,10 @@ class Choice:
 class SearchSpace:
     """What a search may change and how it judges; the keys and units are explained in the module.
 
-    settings: setting -> Range or Choice. starts: guesses that are tried right after the default recipe; settings that
-    one leaves out keep the default's value where it lies in the space, else the middle. judging: settings laid over a
-    candidate's while validation data judges it, to make its certificate cheap; never written to a suite.
-    max_epochs: the most epochs a candidate gets, however much time there is.
+    settings: setting -> Range or Choice. starts: guesses that are tried right after the default recipe; what one leaves
+    out takes the range's guess, else the default's value where it lies in the space, else the middle.
+    judging: settings laid over a candidate's while validation data judges it, to make its certificate cheap; never
+    written to a suite. max_epochs: the most epochs a candidate gets, however much time there is.
     judged_inputs: how many validation inputs judge a candidate (0: all), for certificates that take long.
     """
 
@@ -100,7 +102,9 @@ class SearchSpace:
         settings = {
             key: Range(**{**vars(values), "of": values.of.replace("{norm}", norm)})
             if isinstance(values, Range)
-            else values
+            else Choice(
+                *(norm if option == "{norm}" else option for option in values.options), images=values.images
+            )
             for key, values in filled(self.settings).items()
         }
         starts = tuple(filled(start) for start in self.starts)
@@ -111,15 +115,17 @@ def training(learning_rate: tuple[float, float] = (5e-4, 5e-3)) -> dict[str, Ran
     """The part of a space that every trained network shares: learning rate and batch size."""
     return {
         "train.learning_rate": Range(*learning_rate, log=True),
-        "train.batch_size": Choice(64, 128),
+        "train.batch_size": Choice(128, 64),
     }
 
 
 def augmentation() -> dict[str, Range | Choice]:
-    """The part of a space that every method on images shares, the same for all: shifts, turns, zooms and flips."""
+    """The part of a space that every method on images shares, the same for all: shifts, turns and zooms.
+
+    Mirror images are left to whoever knows whether they mean the same: ``train.flip`` in the settings.
+    """
     return {
-        "train.crop_padding": Range(0.0, 0.08, of=SIDE, whole=True, images=True),
-        "train.rotation": Range(0.0, 10.0, images=True),
-        "train.scaling": Range(0.0, 0.1, images=True),
-        "train.flip": Choice(False, True, images=True),
+        "train.crop_padding": Range(0.0, 0.08, of=SIDE, whole=True, images=True, guess=0.04),
+        "train.rotation": Range(0.0, 10.0, images=True, guess=2.0),
+        "train.scaling": Range(0.0, 0.1, images=True, guess=0.02),
     }

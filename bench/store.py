@@ -61,6 +61,7 @@ ORIGINAL_UNITS = "original_units.csv"
 FIGURES = "figures"
 CLAIM = "claim.csv"
 CLAIM_TEXT = "claim.md"
+CANDIDATES = "candidates.csv"
 LOG_FILE = "cell.log"
 UNFINISHED = "unfinished"
 

@@ -24,6 +24,7 @@ class MethodEntry:
     id: the name in tables and files (default: the method's name); title: the legend's (default: the class's).
     for_: per data set, a table of settings that differ there. datasets: the only data sets it runs on (default: all).
     operating_points: the only ones of the suite's that it is certified at (default: all).
+    norms: the only norms of the suite's that it is certified in (default: all).
     family: entries that share it, such as one method at several noise levels, also get a common envelope curve.
     """
 
@@ -34,6 +35,7 @@ class MethodEntry:
     for_: dict[str, Any] = field(default_factory=dict)
     datasets: tuple[str, ...] = ()
     operating_points: tuple[str, ...] = ()
+    norms: tuple[str, ...] = ()
     family: str = ""
 
     @property
@@ -51,6 +53,10 @@ class MethodEntry:
         kept = parse_points(self.operating_points) if self.operating_points else ()
         return tuple(point for point in points if point in kept) or tuple(points)
 
+    def norms_of(self, norms: Iterable[str]) -> tuple[str, ...]:
+        """Return which of a suite's norms the entry is certified in."""
+        return tuple(norm for norm in norms if not self.norms or norm in self.norms)
+
     def settings_for(self, dataset: str | None) -> Any:
         """Return the method's settings on a data set (None: where none is named), all keys and types checked."""
         table = merged(self.settings, self.for_.get(dataset, {}))
@@ -67,6 +73,9 @@ class Suite:
     operating_points: what thresholds are chosen for, see bench.calibration; the first one's figures come first.
     radii: radii, per norm, at which the summary names certified accuracy.
     cell_minutes, cell_memory_gb: time, and memory in GiB, that one cell may take (0: no limit).
+    tuned_minutes: minutes of training that each entry's settings were searched with, the same for all (0: set by hand).
+    recall_floor: recall on validation data below which that search counted radii less. candidates: file, beside the
+    suite's, with all that it tried.
     """
 
     name: str
@@ -83,6 +92,9 @@ class Suite:
     radii: dict[str, Any] = field(default_factory=dict)
     cell_minutes: float = 0.0
     cell_memory_gb: float = 0.0
+    tuned_minutes: float = 0.0
+    recall_floor: float = 0.0
+    candidates: str = ""
 
     def __post_init__(self) -> None:
         check_norms(self.norms)
@@ -98,6 +110,7 @@ class Suite:
                 )
         for entry in self.methods:
             entry.points_of(self.operating_points)
+            check_norms(entry.norms or self.norms)
             for dataset in (None, *entry.for_):
                 entry.settings_for(dataset)
 
@@ -107,7 +120,7 @@ class Suite:
             (dataset, entry)
             for dataset in self.datasets
             for entry in self.methods
-            if not entry.datasets or dataset in entry.datasets
+            if (not entry.datasets or dataset in entry.datasets) and entry.norms_of(self.norms)
         ]
 
     def families(self) -> dict[str, str]:
@@ -143,4 +156,7 @@ def _parse(table: dict[str, Any], path: Path) -> Suite:
     for entry in table.get("methods", []) if isinstance(table.get("methods"), list) else []:
         if isinstance(entry, dict) and "for" in entry:
             entry["for_"] = entry.pop("for")
-    return from_table(Suite, {"name": path.stem, "title": path.stem, **table}, where)
+    suite = from_table(Suite, {"name": path.stem, "title": path.stem, **table}, where)
+    if not suite.candidates:
+        return suite
+    return dataclasses.replace(suite, candidates=str((path.parent / suite.candidates).resolve()))

@@ -10,7 +10,8 @@ import io
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,6 +25,9 @@ LOG = logging.getLogger(__name__)
 DIGEST_BYTES = hashlib.sha256().digest_size
 CHECKPOINT_VERSION = 1
 Loss = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
+# Told of every step: the share of the epochs done, the steps of this call, those of an epoch; True ends the training.
+Watch = Callable[[float, int, int], bool]
+_WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,20 @@ class History:
     best_epoch: int | None = None
 
 
+@contextlib.contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Within the block every ``train`` tells ``watch`` of its steps and ends where that says so.
+
+    A budget thus holds for any method, whoever wrote it, and for all trainings of a method that trains several
+    networks. What ``watch`` raises passes through ``train``.
+    """
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)
+
+
 def cross_entropy(model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
     """Binary cross-entropy of the score; the plainest loss for ``train``."""
     return functional.binary_cross_entropy_with_logits(model(x), y)
@@ -84,7 +102,7 @@ def train(
     returns a number to maximise; with it the best epoch's weights are kept. With ``checkpoint`` the whole state is
     written there after each epoch and training goes on from it, with the same result as an uninterrupted run.
     progress: True draws a bar; a function is told the epoch in words.
-    Raises FloatingPointError when the loss is no longer finite.
+    Raises FloatingPointError when the loss is no longer finite. Inside ``watched`` training may end at any step.
     """
     loop = _Loop(model, settings, seed)
     if checkpoint is not None and checkpoint.exists():
@@ -98,14 +116,15 @@ def train(
     for _ in bar:
         if callable(progress):
             progress(f"epoch {loop.epoch + 1} of {settings.epochs}")
-        loop.run_epoch(loss, *data, after_step)
+        stopped = loop.run_epoch(loss, *data, after_step)
         bar.set_postfix(loss=f"{loop.history.loss[-1]:.4f}")
         if validate is not None:
             model.eval()
             loop.keep_if_better(float(validate(model)))
-        if checkpoint is not None:
+        # Within an epoch there is nothing to go on from.
+        if checkpoint is not None and not stopped:
             loop.save(checkpoint)
-        if loop.out_of_patience():
+        if stopped or loop.out_of_patience():
             break
     if loop.best_state is not None:
         model.load_state_dict(loop.best_state)
@@ -125,15 +144,20 @@ class _Loop:
         )  # on the CPU, so that a device does not change the batches
         self.noise_seed = seed
         self.epoch = 0
+        self.steps = 0
+        self.watch = _WATCH.get()
         self.history = History()
         self.best_state: dict[str, Tensor] | None = None
 
-    def run_epoch(self, loss: Loss, x: Tensor, y: Tensor, after_step: Callable[[], None] | None) -> None:
-        """Pass once over the data in a seeded order; random numbers inside the loss are seeded per epoch too."""
+    def run_epoch(self, loss: Loss, x: Tensor, y: Tensor, after_step: Callable[[], None] | None) -> bool:
+        """Pass once over the data in a seeded order, and return whether the watch ended training on the way.
+
+        Random numbers inside the loss are seeded per epoch too.
+        """
         self.model.train()
         self._set_learning_rate()
         batches = torch.randperm(len(x), generator=self.order).split(self.settings.batch_size)
-        total = 0.0
+        total, seen, stopped = 0.0, 0, False
         with torch.random.fork_rng(devices=_cuda_devices(self.device)):
             torch.manual_seed(self.noise_seed + self.epoch)
             for step, batch in enumerate(batches):
@@ -146,13 +170,21 @@ class _Loop:
                 if after_step is not None:
                     after_step()
                 total += float(value.detach()) * len(batch)
-        mean = total / len(x)
+                seen += len(batch)
+                self.steps += 1
+                if self.watch is not None:
+                    after = (self.epoch + (step + 1) / len(batches)) / self.settings.epochs
+                    stopped = self.watch(after, self.steps, len(batches))
+                    if stopped:
+                        break
+        mean = total / seen
         if not mean - mean == 0.0:
             raise FloatingPointError(
                 f"training diverged: the loss is {mean} in epoch {self.epoch}; lower learning_rate"
             )
         self.history.loss.append(mean)
         self.epoch += 1
+        return stopped
 
     def keep_if_better(self, value: float) -> None:
         """Keep a copy of the weights when the validation measure is the best so far."""

@@ -14,6 +14,7 @@ from bench.figures.seconds_figure import seconds_figure
 from bench.files import safe_name
 from bench.store import FIGURES, Store
 from bench.tables.curves import certified_curves, envelopes
+from bench.tables.notes import run_notes
 from bench.tables.points import POINT, file_part, points_in_order
 from bench.tables.summary import summarise
 
@@ -53,8 +54,7 @@ def draw_figures(
 
 
 def _heading(configuration: Mapping[str, Any], dataset: str, point: str) -> str:
-    """Title of the suite, data set and operating point, and how the run falls short of the full settings, if so."""
+    """Title of the suite, data set and operating point, and what must be known of the run."""
     heading = f"{configuration.get('title') or configuration.get('name') or 'Comparison'}: {dataset}"
     heading += "" if point in (BALANCED, GIVEN) else f", {shown_point(point)}"
-    reduced = configuration.get("reduced")
-    return f"{heading}\nreduced: {reduced}" if reduced else heading
+    return "\n".join([heading, *run_notes(configuration)])

@@ -65,14 +65,17 @@ class FCNN(Method):
     Settings = FCNNSettings
     space = SearchSpace(
         {
-            "radius_targets.{norm}": Range(1.0, 4.0, log=True, of="{norm}"),
+            "radius_targets.{norm}": Range(1.0, 6.0, log=True, of="{norm}"),
             "radius_weight": Range(0.5, 2.0, log=True),
             "other_share": Range(0.0, 1.0),
             "hidden": Choice([200, 50], [400, 100]),
             **training(),
             **augmentation(),
         },
-        starts=({"radius_targets.{norm}": 1.5}, {"radius_targets.{norm}": 2.5}),
+        starts=tuple(
+            {"radius_targets.{norm}": target, "other_share": 0.5, "train.learning_rate": 2e-3}
+            for target in (2.5, 4.0, 1.5)
+        ),
         judging={"certificates": ["closed_form:free"]},
     )
 

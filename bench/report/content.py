@@ -13,7 +13,9 @@ from bench.contract import NORMS, Outcome
 from bench.figures.line_styles import CurveId, LineStyle, curve_title, legend_styles
 from bench.report.packing import packed, steps
 from bench.report.pictures import Pictures
+from bench.store import CANDIDATES
 from bench.tables.curves import certified_curves
+from bench.tables.notes import run_notes
 from bench.tables.points import POINT, points_in_order, with_points
 from bench.tables.rows import CURVE_KEY
 from bench.tables.summary import named_radii, summarise
@@ -75,7 +77,8 @@ def report_content(
                     datasets.append(_dataset(str(name), point, run, mine, pictures, limit))
     return {
         "title": str(configuration.get("title") or configuration.get("name") or "Comparison"),
-        "reduced": str(configuration.get("reduced") or ""),
+        "notes": run_notes(configuration),
+        "candidates": candidates(out),
         "outcomes": run["outcomes"],
         "advice": {str(outcome): outcome.advice for outcome in Outcome},
         "record": {
@@ -85,6 +88,15 @@ def report_content(
         "datasets": datasets,
         "rows_beside": "",
     }
+
+
+def candidates(out: Path) -> dict[str, Any]:
+    """Return what tuning tried, a list of columns and one of rows as text; empty where the run was not tuned."""
+    try:
+        table = pd.read_csv(out / CANDIDATES, dtype=str, keep_default_na=False)
+    except (OSError, ValueError):
+        return {"columns": [], "rows": []}
+    return {"columns": list(table.columns), "rows": table.to_numpy().tolist()}
 
 
 def radii_limit(radii: pd.DataFrame) -> int:

@@ -1,5 +1,6 @@
 """From finished cells to what a reader opens: merged tables, curves, summary, figures, run.json."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,21 @@ import pandas as pd
 from bench.claim import write_claim
 from bench.data import Dataset
 from bench.figures.run_figures import draw_run
-from bench.files import plain
+from bench.files import plain, write_atomic
 from bench.report import write_report
 from bench.running.cells import CellJob, cached_dataset
 from bench.running.costs import costs_of
 from bench.running.provenance import RunClock, run_record
 from bench.running.runner import Resources
-from bench.store import CURVES, ORIGINAL_UNITS, SUMMARY, TABLE_COLUMNS, CellFolder, Store
+from bench.store import CANDIDATES, CURVES, ORIGINAL_UNITS, SUMMARY, TABLE_COLUMNS, CellFolder, Store
 from bench.suite import Suite
 from bench.tables.curves import certified_curves, envelopes
+from bench.tables.notes import run_notes
 from bench.tables.original_units import columns_table, in_original_units, render_original_units
 from bench.tables.summary import summarise
 from bench.tables.summary_text import render_summary
+
+LOG = logging.getLogger(__name__)
 
 
 def finish_run(
@@ -30,8 +34,20 @@ def finish_run(
     request = jobs[0].data
     configuration = {**plain(suite), **plain(request.record()), "resources": plain(resources)}
     folders = [job.folder for job in jobs]
+    if suite.candidates:
+        _copy_candidates(Path(suite.candidates), store.out / CANDIDATES)
     table = cached_dataset(request) if request.table is not None else None
     return finish_cells(store, folders, configuration, method_metadata(suite), clock, request.data_dir, table)
+
+
+def _copy_candidates(source: Path, place: Path) -> None:
+    """Keep with a run what tuning tried for it, so that the run explains itself."""
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        LOG.warning("%s: %s, so the run does not show what tuning tried", source, error.strerror)
+        return
+    write_atomic(place, content)
 
 
 def finish_cells(
@@ -62,7 +78,8 @@ def finish_cells(
     figures = draw_run(store.out)
     report = write_report(store.out, data_dir)
     units = render_original_units(summary, table) if table is not None else ""
-    parts = [render_summary(summary), units, closing_lines(store.out, report, figures)]
+    notes = "\n".join(note.capitalize() for note in run_notes(configuration))
+    parts = [notes, render_summary(summary), units, closing_lines(store.out, report, figures)]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -76,7 +76,7 @@ def plan_jobs(
                 method_id=entry.name,
                 seed=seed,
                 suite_seed=suite.suite_seed,
-                norms=suite.norms,
+                norms=entry.norms_of(suite.norms),
                 calibrate=suite.calibrate,
                 test_inputs=suite.test_inputs,
                 points=entry.points_of(suite.operating_points),

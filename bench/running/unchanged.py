@@ -13,6 +13,7 @@ from typing import Any
 from bench.files import DamagedFileError, checksum, plain, seal, set_aside, unseal, write_atomic
 from bench.running.cells import CellJob
 from bench.store import (
+    CANDIDATES,
     CELL,
     CLAIM,
     CLAIM_TEXT,
@@ -31,7 +32,7 @@ from bench.suite import Suite
 
 MARK = "finished.json"
 TABLES = (RADII, PREDICTIONS, CURVES, SUMMARY, TABLE_COLUMNS, ORIGINAL_UNITS, RUN, CLAIM, CLAIM_TEXT)
-MADE = (*TABLES, "report.html")
+MADE = (*TABLES, CANDIDATES, "report.html")
 # What the report shows, but another command writes.
 SHOWN = ("falsify.csv",)
 # Figures of another command.

@@ -65,6 +65,17 @@ async function rowsCsv() {
   return unzipped(document.getElementById("rows").textContent);
 }
 
+// Every setting that tuning tried, folded away: a long table.
+function candidatesTable() {
+  const { columns, rows } = data.candidates;
+  if (!rows.length) return "";
+  const head = columns.map((name) => el("th", { scope: "col", class: "text" }, name.replaceAll("_", " ")));
+  const body = rows.map((row) => el("tr", {}, ...row.map((value) => el("td", { class: "text" }, value))));
+  const table = el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body));
+  const title = `Candidates of the tuning (${rows.length}), judged on validation data`;
+  return el("details", {}, el("summary", {}, title), scrollable(title, table));
+}
+
 function buildAbout() {
   const button = (text, clicked) => el("button", { type: "button", onclick: clicked }, text);
   const rows = data.rows_beside
@@ -89,6 +100,7 @@ function buildAbout() {
     el("h3", {}, "Methods and their sources"),
     definitions(methods),
     el("h3", {}, "Settings and versions"),
+    candidatesTable(),
     record("Settings", data.record.configuration),
     record("Versions and code", { ...data.record.versions, ...data.record.code }),
     record("Hardware and time", { ...data.record.hardware, ...data.record.times }),

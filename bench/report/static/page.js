@@ -50,7 +50,7 @@ function buildHead() {
     .getElementById("head")
     .append(
       el("h1", {}, data.title),
-      ...(data.reduced ? [el("p", {}, `Reduced: ${data.reduced}`)] : []),
+      ...data.notes.map((note) => el("p", {}, note[0].toUpperCase() + note.slice(1))),
       el("p", { class: "muted" }, facts.filter(Boolean).join(" · ")),
       statusLine(),
       el("nav", { "aria-label": "Contents" }, el("ul", {}, links)),

@@ -1,0 +1,135 @@
+"""How good a candidate is: certified radii of validation inputs at the operating points. No test data comes here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.calibration import OperatingPoint
+from bench.contract import Curve, Method, Outcome, TrainingData
+from bench.data import Dataset
+from bench.seeds import derive_seed
+from bench.settings import from_table, merged
+
+# A radius that is infinite counts as this.
+LARGEST = 1e9
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A candidate at one operating point: median radius of the sensitive inputs (not certified: 0), both recalls."""
+
+    radius: float
+    recall: float
+    other_recall: float
+
+    def measure(self, point: OperatingPoint, floor: float) -> float:
+        """Return what a search maximises: the radius, less where recalls fall below the floor.
+
+        Below it the radius is worth share lost at the floor / share lost of itself, so that radius is not bought by
+        giving inputs up. A candidate that certifies less than half of the inputs gets recall - 1, at most 0, so that
+        there too better is more.
+        """
+        recall = self._recall_that_counts(point)
+        if self.radius <= 0:
+            return recall - 1
+        return min(self.radius, LARGEST) * min(1.0, (1 - floor) / max(1 - recall, 1e-9))
+
+    def meets(self, point: OperatingPoint, floor: float) -> bool:
+        """Say whether the recalls reach the floor."""
+        return self._recall_that_counts(point) >= floor
+
+    def _recall_that_counts(self, point: OperatingPoint) -> float:
+        """The smaller recall; the sensitive class's alone where the point fixes the other's."""
+        return min(self.recall, self.other_recall) if point.other_recall is None else self.recall
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges trained networks of a method on validation data by its cheapest certificate.
+
+    x, y: the validation inputs; table: settings of the entry and of judging are laid over a candidate's.
+    """
+
+    x: Tensor
+    y: Tensor
+    points: tuple[OperatingPoint, ...]
+    floor: float
+    seed: int
+
+    def judge(self, method: Method, norms: Sequence[str]) -> list[dict[str, Verdict]]:
+        """Return for each operating point norm -> verdict; the method is trained, and its threshold is moved."""
+        curve, found = cheapest_curve(method), []
+        for calibration in method.calibrations(self.x, self.y, self.seed, self.points):
+            if calibration.threshold is not None:
+                method.set_threshold(calibration.threshold)
+            found.append(self._verdicts(method, curve, norms))
+        return found
+
+    def meets(self, verdicts: Sequence[Verdict]) -> bool:
+        """Say whether the recalls reach the floor at every operating point."""
+        return all(v.meets(point, self.floor) for v, point in zip(verdicts, self.points, strict=True))
+
+    def measure(self, verdicts: Sequence[Verdict]) -> float:
+        """Return the mean measure over the operating points."""
+        each = [v.measure(point, self.floor) for v, point in zip(verdicts, self.points, strict=True)]
+        return float(np.mean(each))
+
+    def _verdicts(self, method: Method, curve: Curve, norms: Sequence[str]) -> dict[str, Verdict]:
+        """Norm -> verdict at the threshold that is set."""
+        predicted = torch.cat([method.predict(batch, self.seed) for batch in self.x.split(method.batch_size)])
+        predicted, sensitive = predicted.cpu().numpy(), self.y.cpu().numpy() == 1
+        found = np.flatnonzero(sensitive & (predicted == 1))
+        radii = {norm: np.zeros(sensitive.sum()) for norm in norms}
+        for start in range(0, len(found), method.batch_size):
+            part = found[start : start + method.batch_size]
+            batch = method.certify(self.x[part], curve, tuple(norms), self.seed)
+            for norm in norms:
+                proved = batch[norm].outcome == Outcome.CERTIFIED
+                radii[norm][start : start + len(part)] = np.where(proved, batch[norm].radius, 0.0)
+        recall, other = (predicted[sensitive] == 1).mean(), (predicted[~sensitive] == 0).mean()
+        return {norm: Verdict(float(np.median(radii[norm])), float(recall), float(other)) for norm in norms}
+
+
+def cheapest_curve(method: Method) -> Curve:
+    """Return the certificate that judges: the first that holds anywhere, else the first."""
+    curves = list(method.curves())
+    return next((curve for curve in curves if curve.domain == "free"), curves[0])
+
+
+def judged_inputs(data: Dataset, count: int) -> np.ndarray:
+    """Return which validation inputs judge: all for 0, else so many, half of each class where it has that many."""
+    if not count or count >= len(data.y_val):
+        return np.arange(len(data.y_val))
+    rng = np.random.default_rng(derive_seed(data.name, "judged inputs", count))
+    classes = [np.flatnonzero(data.y_val == label) for label in (0, 1)]
+    fewer = min(min(len(each) for each in classes), count // 2)
+    larger = max(classes, key=len)
+    chosen = [rng.choice(each, count - fewer if each is larger else fewer, replace=False) for each in classes]
+    return np.sort(np.concatenate(chosen))
+
+
+def judged_twin(
+    method: Method, table: Mapping[str, Any], judging: Mapping[str, Any], shape: tuple[int, ...]
+) -> Method:
+    """Return the method as it stands, even in the middle of its training, with the settings of judging laid over it."""
+    settings = from_table(type(method).Settings, merged(table, judging), f"settings of {method.name!r}")
+    twin = type(method)(settings, method.device)
+    twin.build(shape, seed=0)
+    twin.load_state({name: tensor.detach().clone() for name, tensor in method.state().items()})
+    twin.model.eval()
+    return twin
+
+
+def training_data(data: Dataset, device: torch.device) -> TrainingData:
+    """Return the training and validation splits as tensors."""
+    arrays = (data.x_train, data.y_train, data.x_val, data.y_val)
+    return TrainingData(*(torch.from_numpy(array).to(device) for array in arrays))
+
+
+def as_table(verdicts: Sequence[Verdict]) -> list[dict[str, float]]:
+    """Return verdicts as plain tables, for storage."""
+    return [asdict(verdict) for verdict in verdicts]

@@ -1,0 +1,130 @@
+"""All searches of a suite: planned, run side by side, and written down as a suite of what they chose."""
+
+import argparse
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+from bench.data_options import requests
+from bench.errors import UsageError
+from bench.files import plain, safe_name
+from bench.options import RECALL_FLOOR, chosen_resources
+from bench.running.cells import cached_dataset
+from bench.running.interrupts import Interrupts
+from bench.running.lock import FolderLock
+from bench.store import Store
+from bench.suite import MethodEntry, Suite
+from bench.tune.processes import SearchJob, run_searches
+from bench.tune.record import Record
+from bench.tune.results import Found, native_norms, write_candidates, write_results
+from bench.tune.search import Task, search_key
+
+SEARCHES = "searches"
+
+
+def tune(
+    suite: Suite, options: argparse.Namespace, minutes: float, out: Path, interrupts: Interrupts
+) -> tuple[Path, int]:
+    """Search settings for every method, data set and native norm of a suite.
+
+    Returns the path of the suite that was written to ``out``, and how many searches failed. options: as of
+    bench.compare. Raises UsageError before anything is started if they make no
+    sense, or if nothing was found.
+    """
+    tasks = planned(suite, checked_minutes(minutes), checked_floor(options.recall_floor))
+    resources = chosen_resources(options, suite)
+    if options.backend != "local":
+        raise UsageError(
+            "searches run on this machine only: leave out --backend, and give the suite they write to "
+            "python -m bench.compare --backend dask"
+        )
+    asked = requests(options, suite.datasets)
+    for request in asked.values():
+        cached_dataset(request)
+    store = Store(out)
+    store.prepare()
+    jobs = [SearchJob(task, asked[task.dataset], _file(out, task), resources.threads) for task in tasks]
+    failed = 0
+    with FolderLock(out):
+        store.sweep()
+        if options.fresh:
+            _forget(jobs)
+        _announce(tasks, len(resources.devices))
+        for job, error in run_searches(jobs, resources.devices):
+            with interrupts.held():
+                failed += bool(error)
+                print(f"{job.task.label}: failed: {error}" if error else _found(job).line(), flush=True)
+        found = [_found(job) for job in jobs]
+        write_candidates(out, found)
+        return write_results(out, found, _top(suite, tasks)), failed
+
+
+def planned(suite: Suite, minutes: float, floor: float) -> list[Task]:
+    """Return the searches of a suite: one entry per method, the first, as the search is for what the others vary."""
+    first: dict[tuple[str, str], MethodEntry] = {}
+    for dataset, entry in suite.pairs():
+        first.setdefault((dataset, entry.method), entry)
+    tasks = [
+        Task(dataset, entry, norm, minutes, suite.operating_points, floor)
+        for (dataset, _), entry in first.items()
+        for norm in suite.norms
+        if norm in native_norms(entry)
+    ]
+    if not tasks:
+        raise UsageError(
+            f"no method of suite {suite.name!r} has radii of its own in {', '.join(suite.norms)}"
+        )
+    return tasks
+
+
+def checked_minutes(minutes: float) -> float:
+    """Return the minutes; raise UsageError for a budget that is none."""
+    if not 0 < minutes < math.inf:
+        raise UsageError(f"{minutes:g} minutes of training for each search: give a number > 0, such as 5")
+    return minutes
+
+
+def checked_floor(floor: float) -> float:
+    """Return the recall below which radii count less; raise UsageError for one that is no share."""
+    if not 0 <= floor < 1:
+        raise UsageError(
+            f"--recall-floor {floor:g}: give a share of at least 0 and below 1, such as {RECALL_FLOOR}"
+        )
+    return floor
+
+
+def _file(out: Path, task: Task) -> Path:
+    name = safe_name(f"{task.entry.name}_{task.norm}")
+    return out / SEARCHES / safe_name(task.dataset) / f"{name}.journal"
+
+
+def _found(job: SearchJob) -> Found:
+    return Found(job.task, Record(job.file, search_key(job.task, cached_dataset(job.data))))
+
+
+def _forget(jobs: list[SearchJob]) -> None:
+    for job in jobs:
+        for path in job.file.parent.glob(f"{job.file.stem}.*"):
+            path.unlink()
+
+
+def _announce(tasks: list[Task], at_a_time: int) -> None:
+    minutes = tasks[0].minutes
+    total = minutes * len(tasks) / at_a_time
+    print(
+        f"{len(tasks)} searches of {minutes:g} minutes of training each, {at_a_time} at a time: "
+        f"about {total:.0f} minutes and the time to judge.",
+        flush=True,
+    )
+
+
+def _top(suite: Suite, tasks: list[Task]) -> dict[str, Any]:
+    """The suite's own keys, as a suite file holds them."""
+    kept = {
+        field.name: getattr(suite, field.name)
+        for field in dataclasses.fields(suite)
+        if field.name not in ("name", "methods", "tuned_minutes", "recall_floor", "candidates")
+        and getattr(suite, field.name) not in ("", 0, (), {})
+    }
+    return {**plain(kept), "tuned_minutes": tasks[0].minutes, "recall_floor": tasks[0].floor}

@@ -1,0 +1,131 @@
+"""What a search does next, what a candidate is worth, and what a space's values become."""
+
+import pytest
+from synthetic import blobs
+
+from bench.calibration import OperatingPoint
+from bench.space import Choice, Range, SearchSpace
+from bench.tune.judging import Verdict, judged_inputs
+from bench.tune.moves import Candidate, Game, Move, chosen
+from bench.tune.values import Scales, guess, suggested
+
+
+def tried(
+    number, kind="search", seconds=5.0, measure=1.0, epochs=10, params=None, state="finished", meets=False
+):
+    params = {"rate": number} if params is None else params
+    return Candidate(number, kind, state, params, {}, seconds, measure, epochs, 0.5, meets)
+
+
+def game(**changes) -> Game:
+    return Game(
+        **{"budget": 100.0, "starts": [], "max_epochs": 200, "searchable": True, "trains": True, **changes}
+    )
+
+
+def test_the_default_recipe_comes_first_then_the_guesses_then_the_search():
+    guesses = game(starts=[{"rate": 7}])
+    assert guesses.next([]).kind == "default"
+    assert guesses.next([tried(0, "default")]) == Move("start", {"rate": 7}, pytest.approx(100 / 15))
+    assert guesses.next([tried(0, "default"), tried(1, "start")]).kind == "search"
+
+
+def test_half_way_the_two_best_are_trained_for_longer_and_the_winner_for_longest():
+    short = [tried(n, seconds=10.0, measure=n) for n in range(5)]
+    first = game().next(short)
+    assert (first.kind, first.params) == ("longer", {"rate": 4})
+    longer = [*short, tried(5, "longer", 12.0, 9.0, 24, {"rate": 4})]
+    second = game().next(longer)
+    assert (second.kind, second.params) == ("longer", {"rate": 3})
+    both = [*longer, tried(6, "longer", 12.0, 3.5, 24, {"rate": 3})]
+    last = game().next(both)
+    assert (last.kind, last.params) == ("longest", {"rate": 4})
+    assert 0.9 * 26 < last.seconds <= 26
+    assert game().next([*both, tried(7, "longest", 24.0, 9.5, 48, {"rate": 4})]) is None
+
+
+def test_what_cannot_be_trained_for_longer_leaves_its_time_to_the_search():
+    short = [tried(n, seconds=10.0, epochs=200) for n in range(5)]
+    assert game().next(short).kind == "search"
+    assert game(searchable=False).next(short) is None
+
+
+def test_a_method_without_a_space_gets_its_recipe_and_more_epochs():
+    bare = game(searchable=False)
+    assert bare.next([tried(0, "default", params={})]).kind == "longest"
+    assert game(searchable=False, trains=False).next([tried(0, "default", params={})]) is None
+
+
+def test_pruned_and_failed_candidates_are_never_chosen():
+    candidates = [
+        tried(0, measure=1.0),
+        tried(1, measure=None, state="pruned"),
+        tried(2, measure=3.0, state="cut"),
+        tried(3, measure=None, state="failed"),
+    ]
+    assert chosen(candidates).number == 2
+
+
+def test_one_that_keeps_the_recalls_goes_before_one_that_does_not():
+    candidates = [tried(0, measure=5.0), tried(1, measure=2.0, meets=True), tried(2, measure=3.0, meets=True)]
+    assert chosen(candidates).number == 2
+    assert chosen(candidates[:1]).number == 0
+
+
+def test_a_radius_bought_with_inputs_is_worth_less():
+    point, balanced = OperatingPoint(0.99), OperatingPoint()
+    assert Verdict(2.0, 0.99, 0.99).measure(point, 0.985) == 2.0
+    assert Verdict(2.0, 0.97, 0.99).measure(point, 0.985) == pytest.approx(1.0)
+    assert Verdict(2.0, 0.97, 0.99).measure(point, 0.0) == 2.0
+    assert Verdict(2.0, 0.99, 0.97).measure(point, 0.985) == 2.0
+    assert Verdict(2.0, 0.99, 0.97).measure(balanced, 0.985) == pytest.approx(1.0)
+    assert Verdict(0.0, 0.4, 0.99).measure(point, 0.985) == pytest.approx(-0.6)
+
+
+class Fixed:
+    """A trial that suggests what it was given."""
+
+    def __init__(self, params):
+        self.params = params
+
+    def suggest_float(self, name, low, high, log):
+        assert low <= self.params[name] <= high
+        return self.params[name]
+
+    def suggest_categorical(self, name, choices):
+        assert self.params[name] in choices
+        return self.params[name]
+
+
+SPACE = SearchSpace(
+    {
+        "target": Range(1.0, 4.0, log=True, of="l1"),
+        "hidden": Choice([200, 50], [400]),
+        "train.crop_padding": Range(0.0, 0.1, of="side", whole=True, images=True),
+    }
+)
+
+
+def test_values_are_multiples_of_what_the_data_gave():
+    scales = Scales({"l1": 10.0, "l2": 1.0, "linf": 0.1}, side=28)
+    params = guess(SPACE, {"target": 1.5}, {"hidden": (400,), "train": {"crop_padding": 2}}, scales)
+    assert suggested(Fixed(params), SPACE, scales) == {
+        "target": 15.0,
+        "hidden": [400],
+        "train": {"crop_padding": 2},
+    }
+    middle = guess(SPACE, {}, {}, scales)
+    assert suggested(Fixed(middle), SPACE, scales)["target"] == pytest.approx(20.0)
+
+
+def test_tables_are_not_offered_what_is_for_images():
+    assert "train.crop_padding" not in guess(SPACE, {}, {}, Scales({"l1": 1.0}))
+
+
+def test_judging_inputs_are_the_same_every_time_and_of_both_classes():
+    data = blobs(count=300)
+    some = judged_inputs(data, 40)
+    assert len(some) == 40
+    assert (some == judged_inputs(data, 40)).all()
+    assert data.y_val[some].sum() == 20
+    assert len(judged_inputs(data, 0)) == len(data.y_val)

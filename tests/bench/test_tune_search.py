@@ -1,0 +1,254 @@
+"""Searches on small data with a clock of their own: equal budgets, cuts, and no look at test data."""
+
+import dataclasses
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import MeanThreshold, blobs
+from torch import nn
+
+from bench.calibration import ThresholdedScore
+from bench.contract import LinearScore, Method, Radii
+from bench.errors import UsageError
+from bench.methods.fcnn import FCNN
+from bench.space import Choice, Range, SearchSpace, training
+from bench.suite import MethodEntry, load_suite
+from bench.tune.moves import chosen
+from bench.tune.results import Found, write_candidates, write_results
+from bench.tune.search import Search, Task
+from fcnn.training import TrainSettings, train
+
+
+class Clock:
+    """Time that passes when a method says so."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+CLOCK = Clock()
+
+
+@dataclass(frozen=True)
+class PretendSettings:
+    """quality: what certified radii are worth."""
+
+    quality: float = 0.2
+    kind: str = "plain"
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=3, batch_size=32))
+
+
+class Pretend(MeanThreshold):
+    """Trains a linear score in steps that each take a given time; its radius is a setting."""
+
+    name = "pretend"
+    Settings = PretendSettings
+    step = 0.25
+    space = SearchSpace(
+        {"quality": Range(0.1, 2.0), "kind": Choice("plain", "worse"), **training()},
+        starts=({"quality": 0.5},),
+        max_epochs=50,
+    )
+
+    def network(self, input_shape):
+        import torch
+
+        return ThresholdedScore(LinearScore(torch.zeros(input_shape[0]), 0.0))
+
+    def fit(self, data, context):
+        def loss(model: nn.Module, x, y, done):
+            CLOCK.seconds += self.step
+            return nn.functional.binary_cross_entropy_with_logits(model(x), y)
+
+        train(
+            self.model,
+            loss,
+            (data.x, data.y),
+            self.settings.train,
+            seed=context.seed,
+            checkpoint=context.checkpoint,
+        )
+
+    calibrations = Method.calibrations
+
+    def score(self, x):
+        return self.model(x)
+
+    def certify(self, x, curve, norms, seed):
+        worth = self.settings.quality * (0.5 if self.settings.kind == "worse" else 1.0)
+        return {norm: Radii.from_radius(np.full(len(x), worth)) for norm in norms}
+
+
+class Slow(Pretend):
+    """The same, each step nine times as long."""
+
+    name = "slow"
+    step = 2.25
+
+
+class TimedFCNN(FCNN):
+    """The real one, each step of which takes a tenth of a second."""
+
+    name = "timed_fcnn"
+
+    def _loss(self):
+        loss = super()._loss()
+
+        def timed(*arguments):
+            CLOCK.seconds += 0.1
+            return loss(*arguments)
+
+        return timed
+
+
+class Diverging(Pretend):
+    """Fails in its first step."""
+
+    name = "diverging"
+
+    def fit(self, data, context):
+        raise FloatingPointError("training diverged")
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    known = {method.name: method for method in (Pretend, Slow, Diverging, TimedFCNN)}
+    monkeypatch.setattr("bench.suite.get_method", known.__getitem__)
+
+
+def task(method: str, minutes: float = 1.0, norm: str = "l2") -> Task:
+    return Task("blobs", MethodEntry(method), norm, minutes, ("balanced",), 0.985)
+
+
+def search(method: str, file, minutes: float = 1.0, data=None, now=CLOCK) -> Search:
+    return Search(task(method, minutes), data or blobs(), file / f"{method}.journal", now=now)
+
+
+@pytest.mark.parametrize("method", ["pretend", "slow"])
+def test_every_method_gets_the_same_training_time(tmp_path, method):
+    run = search(method, tmp_path)
+    before = CLOCK.seconds
+    run.run()
+    tried = run.record.candidates()
+    spent = sum(candidate.seconds for candidate in tried)
+    assert 0.9 * 60 <= spent <= 1.1 * 60
+    assert abs(CLOCK.seconds - before - spent) < 0.1 * 60, "what was spent is what is noted"
+    assert {candidate.state for candidate in tried} <= {"finished", "pruned", "cut"}
+
+
+def test_the_search_finds_the_better_settings_and_trains_them_for_longest(tmp_path):
+    run = search("pretend", tmp_path)
+    run.run()
+    choice = chosen(run.record.candidates())
+    assert choice.settings["quality"] > 1.4
+    assert choice.settings["kind"] == "plain"
+    assert choice.measure == pytest.approx(choice.settings["quality"])
+    assert {candidate.kind for candidate in run.record.candidates()} >= {
+        "default",
+        "start",
+        "search",
+        "longer",
+    }
+
+
+def test_a_choice_is_the_same_when_the_test_split_is_noise(tmp_path):
+    data, rng = blobs(), np.random.default_rng(0)
+    noise = rng.uniform(size=data.x_test.shape).astype(np.float32)
+    other = dataclasses.replace(data, x_test=noise, y_test=rng.permutation(data.y_test), sha256="other")
+    settings = []
+    for name, each in {"as it is": data, "noise": other}.items():
+        run = Search(task("timed_fcnn", 0.3), each, tmp_path / f"{name}.journal", now=CLOCK)
+        run.run()
+        settings.append([(c.settings, c.measure, c.state) for c in run.record.candidates()])
+    assert settings[0] == settings[1]
+    assert len(settings[0]) > 3
+
+
+def test_validation_data_matters(tmp_path):
+    data = blobs()
+    swapped = dataclasses.replace(data, x_val=data.x_val[::-1].copy())
+    runs = [search("pretend", tmp_path, 0.1, each) for each in (data, swapped)]
+    assert runs[0].record.study.study_name != runs[1].record.study.study_name
+
+
+@pytest.mark.parametrize("when", [2, 20, 120])
+def test_a_search_that_was_cut_goes_on_and_counts_what_was_spent(tmp_path, monkeypatch, when):
+    steps = itertools.count()
+
+    class Cut(BaseException):
+        pass
+
+    real = nn.functional.binary_cross_entropy_with_logits
+
+    def loss(*arguments):
+        if next(steps) == when:
+            raise Cut
+        return real(*arguments)
+
+    monkeypatch.setattr(nn.functional, "binary_cross_entropy_with_logits", loss)
+    with pytest.raises(Cut):
+        search("pretend", tmp_path).run()
+    monkeypatch.setattr(nn.functional, "binary_cross_entropy_with_logits", real)
+    before = search("pretend", tmp_path).record.candidates()
+    again = search("pretend", tmp_path)
+    again.run()
+    after = again.record.candidates()
+    finished = [candidate for candidate in before if candidate.state != "running"]
+    assert after[: len(finished)] == finished
+    assert not [candidate for candidate in after if candidate.state == "running"]
+    assert 0.9 * 60 <= sum(candidate.seconds for candidate in after) <= 1.1 * 60
+    tried = len(after)
+    again.run()
+    assert len(again.record.candidates()) == tried, "a finished search is finished"
+
+
+def test_a_search_goes_on_with_a_larger_budget(tmp_path):
+    search("pretend", tmp_path, minutes=0.5).run()
+    more = search("pretend", tmp_path, minutes=1.0)
+    more.run()
+    assert 0.9 * 60 <= sum(candidate.seconds for candidate in more.record.candidates()) <= 1.1 * 60
+
+
+def test_candidates_that_fail_are_listed_with_the_reason_and_end_the_search(tmp_path):
+    run = search("diverging", tmp_path)
+    run.run()
+    tried = run.record.candidates()
+    assert 0 < len(tried) < 50
+    assert all(c.state == "failed" and "training diverged" in c.reason for c in tried)
+    assert chosen(tried) is None
+
+
+def test_what_was_chosen_becomes_a_suite_and_everything_tried_a_table(tmp_path):
+    runs = [search(method, tmp_path, 0.5) for method in ("pretend", "slow")]
+    for run in runs:
+        run.run()
+    found = [Found(run.task, run.record) for run in runs]
+    write_candidates(tmp_path, found)
+    top = {"title": "T", "datasets": ["blobs"], "norms": ["l1", "l2"], "tuned_minutes": 0.5}
+    suite = load_suite(str(write_results(tmp_path, found, top)))
+    listed = pd.read_csv(tmp_path / "candidates.csv")
+    assert suite.candidates == str(tmp_path / "candidates.csv")
+    assert [entry.name for entry in suite.methods] == ["pretend_l2", "slow_l2"]
+    for entry, each in zip(suite.methods, found, strict=True):
+        settings = entry.settings_for("blobs")
+        assert (entry.datasets, entry.norms) == (("blobs",), ("l2",))
+        assert settings.quality == each.choice.settings["quality"]
+        assert settings.train.epochs == each.choice.epochs
+        mine = listed[listed["method"] == entry.name]
+        assert len(mine) == len(each.tried)
+        assert mine["seconds"].sum() == pytest.approx(each.seconds)
+        assert mine.loc[mine["chosen"], "measure"].item() == pytest.approx(each.choice.measure)
+
+
+def test_a_suite_of_nothing_is_not_written(tmp_path):
+    run = search("diverging", tmp_path)
+    run.run()
+    with pytest.raises(UsageError, match="no search found settings"):
+        write_results(tmp_path, [Found(run.task, run.record)], {"norms": ["l2"]})
+    assert not (tmp_path / "suite.toml").exists()
