@@ -1,5 +1,6 @@
 """Feature-convex neural networks: classifiers whose sensitive class has certified radii in closed form."""
 
+import importlib
 from typing import Any
 
 from fcnn import certificates
@@ -27,14 +28,20 @@ __all__ = [
     "UnsoundCertificate",
     "certificates",
     "certify_batch",
+    "certify_pipeline",
     "certify_with_bounds",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import the scikit-learn estimator when it is first asked for, so that fcnn itself needs torch only."""
-    if name == "FCNNClassifier":
-        from fcnn.estimator import FCNNClassifier
+# These need scikit-learn, which fcnn itself does not: they are imported when they are first asked for.
+_LATER = {"FCNNClassifier": "fcnn.estimator", "certify_pipeline": "fcnn.pipelines"}
 
-        return FCNNClassifier
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

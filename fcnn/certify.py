@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fcnn.certificates import CACHED_FLOATS, NORMS, check_norm
 from fcnn.refine import RadiusBounds, RefineSettings, refine
+from fcnn.restricted import restricted
 from fcnn.score import BYTES_PER_FLOAT64, MEMORY_BUDGET, CertifiedScore, FeatureConvexScore, check_inputs
 from fcnn.tangent_radii import lipschitz_radii, separable_radius, tangent_radius
 
@@ -39,6 +40,7 @@ def certify_batch(
     domain: str | None = None,
     settings: RefineSettings | None = None,
     memory: int = MEMORY_BUDGET,
+    mutable: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Certified radii, norm -> (N,) float64, in the units of x; 0 where x is not predicted sensitive.
 
@@ -54,13 +56,14 @@ def certify_batch(
             exists in both and is box unless told otherwise.
         settings: of the refinement.
         memory: bytes to stay within, roughly.
+        mutable: (*shape) bool, the coordinates in which x' may differ from x; None: all.
 
     Raises:
         ValueError: a network that is not convex, naming the layer; inputs that are not finite, of the wrong shape or
             outside the box; an unknown norm, certificate or domain.
     """
     bounds = certify_with_bounds(
-        classifier, x, norms, certificate, domain=domain, settings=settings, memory=memory
+        classifier, x, norms, certificate, domain=domain, settings=settings, memory=memory, mutable=mutable
     )
     return {norm: bound.radius for norm, bound in bounds.items()}
 
@@ -75,6 +78,7 @@ def certify_with_bounds(
     settings: RefineSettings | None = None,
     memory: int = MEMORY_BUDGET,
     points: bool = False,
+    mutable: Tensor | None = None,
 ) -> dict[str, RadiusBounds]:
     """Certified radii and upper bounds, norm -> RadiusBounds; arguments and errors as ``certify_batch``.
 
@@ -86,6 +90,8 @@ def certify_with_bounds(
     domain = _domain(certificate, domain)
     _check_domain(x, domain)
     settings = settings or RefineSettings()
+    if mutable is not None:
+        classifier = restricted(classifier, mutable, x)
     certified = classifier.certified(x)
     pieces: dict[str, list[RadiusBounds]] = {norm: [] for norm in norms}
     # The same batches for every certificate: rounding depends on them, and the certificates' order must not.
@@ -99,7 +105,7 @@ def certify_with_bounds(
                 parts = zip(
                     *(values.split(size) for values in (batch, radius, tangents.score > 0)), strict=True
                 )
-                found = [refine(certified, *part, norm, domain, settings) for part in parts]
+                found = [refine(certified, *part, norm, domain, settings, mutable) for part in parts]
             else:
                 found = [RadiusBounds.of_radius(radius, tangents.score > 0, batch if points else None)]
             pieces[norm] += [bounds if points else replace(bounds, point=None) for bounds in found]
@@ -114,6 +120,7 @@ def certify_at_thresholds(
     certificate: str = "closed_form",
     *,
     memory: int = MEMORY_BUDGET,
+    mutable: Tensor | None = None,
 ) -> list[dict[str, Tensor]]:
     """Certified radii as ``certify_batch``'s for each of the thresholds, at the price of one backward pass for all.
 
@@ -128,6 +135,8 @@ def certify_at_thresholds(
         check_norm(norm)
     domain = _domain(certificate, None)
     _check_domain(x, domain)
+    if mutable is not None:
+        classifier = restricted(classifier, mutable, x)
     certified = classifier.certified(x)
     pieces: list[dict[str, list[Tensor]]] = [{norm: [] for norm in norms} for _ in thresholds]
     for batch in x.split(_batch_size(certified, x, memory)):

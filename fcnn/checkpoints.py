@@ -26,13 +26,8 @@ def settings_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def save_classifier(classifier: FeatureConvexClassifier, path: Path) -> None:
-    """Write the weights to ``path`` (.safetensors) and architecture, feature map and threshold beside it (.json).
-
-    Each file appears at once or not at all; the settings name the digest of the weights they belong to.
-    """
-    if path.suffix != ".safetensors":
-        raise ValueError(f"checkpoint {path}: the name must end in .safetensors")
+def pack_classifier(classifier: FeatureConvexClassifier) -> tuple[bytes, dict[str, Any]]:
+    """Return the weights as safetensors and the settings as JSON holds them; ``unpack_classifier`` takes both."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     threshold = state.pop("threshold").item()
     weights = save(state)
@@ -43,6 +38,33 @@ def save_classifier(classifier: FeatureConvexClassifier, path: Path) -> None:
         "threshold": threshold,
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
+    return weights, settings
+
+
+def unpack_classifier(
+    weights: bytes, settings: dict[str, Any], types: Iterable[type] = ()
+) -> FeatureConvexClassifier:
+    """Return the classifier that ``pack_classifier`` packed; raise ValueError or KeyError for what it did not write."""
+    if settings["format"] != FORMAT:
+        raise ValueError(f"its format is {settings['format']!r}, this version reads {FORMAT}")
+    if hashlib.sha256(weights).hexdigest() != settings["sha256"]:
+        raise ValueError("the weights and the settings do not belong together (digests differ)")
+    return _build(settings, load(weights), {kind.__name__: kind for kind in (*KNOWN_TYPES, *types)})
+
+
+def save_classifier(
+    classifier: FeatureConvexClassifier, path: Path, extra: dict[str, Any] | None = None
+) -> None:
+    """Write the weights to ``path`` (.safetensors) and architecture, feature map and threshold beside it (.json).
+
+    Each file appears at once or not at all; the settings name the digest of the weights they belong to, and hold
+    ``extra``, plain JSON, for ``load_extra``.
+    """
+    if path.suffix != ".safetensors":
+        raise ValueError(f"checkpoint {path}: the name must end in .safetensors")
+    weights, settings = pack_classifier(classifier)
+    if extra is not None:
+        settings["extra"] = extra
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_atomically(path, weights)
     _write_atomically(settings_path(path), (json.dumps(settings, indent=2) + "\n").encode())
@@ -56,17 +78,22 @@ def load_classifier(path: Path, types: Iterable[type] = ()) -> FeatureConvexClas
     """
     try:
         weights = path.read_bytes()
-        settings = json.loads(settings_path(path).read_bytes())
-        if settings["format"] != FORMAT:
-            raise ValueError(f"its format is {settings['format']!r}, this version reads {FORMAT}")
-        if hashlib.sha256(weights).hexdigest() != settings["sha256"]:
-            raise ValueError("the weights and the settings do not belong together (digests differ)")
-        return _build(settings, load(weights), {kind.__name__: kind for kind in (*KNOWN_TYPES, *types)})
+        return unpack_classifier(weights, json.loads(settings_path(path).read_bytes()), types)
     except KeyError as error:
         raise ValueError(f"checkpoint {path}: it lacks {error}; save it again") from error
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"checkpoint {path} cannot be loaded: {reason}; save it again") from error
+
+
+def load_extra(path: Path) -> Any:
+    """Return what ``save_classifier`` was given as ``extra``; raise ValueError where there is nothing of the kind."""
+    try:
+        return json.loads(settings_path(path).read_bytes())["extra"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"checkpoint {path} holds a classifier and no more ({error}); save it again"
+        ) from error
 
 
 def _describe(part: ConvexNetwork | FeatureMap, prefix: str) -> dict[str, Any]:

@@ -47,6 +47,31 @@ class RegularisedLoss:
 
 
 @dataclass(frozen=True)
+class WeightedLoss:
+    """As ``RegularisedLoss``, for targets (N, 2): each row's label, and its weight in both sums.
+
+    mutable: (d,) bool, the coordinates of a table whose gradient counts; None: all. It needs a feature map that acts on
+    each coordinate alone.
+    """
+
+    weights: Mapping[str, float]
+    mutable: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check_weights(self.weights)
+
+    def __call__(self, model: FeatureConvexClassifier, x: Tensor, y: Tensor, done: float) -> Tensor:
+        label, weight = y.unbind(dim=1)
+        score, gradient = score_and_gradient(model, x)
+        if self.mutable is not None:
+            gradient = gradient * self.mutable.repeat(gradient.shape[1] // len(self.mutable)).to(gradient)
+        loss = functional.binary_cross_entropy_with_logits(score, label, reduction="none")
+        for norm, strength in self.weights.items():
+            loss = loss + strength * torch.linalg.vector_norm(gradient, ord=DUAL_ORDER[norm], dim=1)
+        return (loss * weight).mean()
+
+
+@dataclass(frozen=True)
 class RadiusLoss:
     """Cross-entropy + for sensitive inputs a smooth hinge on the closed-form radius in each norm.
 

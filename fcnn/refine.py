@@ -74,17 +74,18 @@ def refine(
     norm: str,
     domain: str,
     settings: RefineSettings,
+    mutable: Tensor | None = None,
 ) -> RadiusBounds:
     """Improve certified radii, with the norms of the nearest adversarial perturbations found and those points.
 
     x: (N, *shape) in float64, in [0, 1] for the box; radius (N,): certified already in this norm and domain ("free" or
     "box"); sensitive (N,): whether the score is positive. Inputs with radius 0 or inf (nothing left to find) stay as
-    they are.
+    they are. mutable: (*shape) bool, the only coordinates that move; None: all.
 
     Raises UnsoundCertificate where a radius reaches beyond an adversarial point: one of the two must be wrong.
     """
     bounds = RadiusBounds.of_radius(radius, sensitive, x)
-    walk = Walk(certified, x, bounds, norm, domain, settings)
+    walk = Walk(certified, x, bounds, norm, domain, settings, mutable)
     for _ in range(settings.steps):
         if not walk.drop_finished():
             break
@@ -111,9 +112,10 @@ class Walk:
         norm: str,
         domain: str,
         settings: RefineSettings,
+        mutable: Tensor | None = None,
     ) -> None:
         self.certified, self.bounds, self.settings = certified, bounds, settings
-        self.norm, self.domain = norm, domain
+        self.norm, self.domain, self.mutable = norm, domain, mutable
         self.rows = (torch.isfinite(bounds.radius) & (bounds.radius > 0)).nonzero()[:, 0]
         self.x = x[self.rows]
         self.steps = 0
@@ -138,7 +140,10 @@ class Walk:
         dtype = torch.float32 if self.steps < SINGLE_STEPS else torch.float64
         self.bundle.weights, step = master.solve(cuts, self.bundle.weights, self.norm, dtype)
         self.bounds.radius[self.rows] = torch.maximum(radius, self._certified())
-        relaxed = self._within(self.x + (step * self.bundle.unit[:, None]).reshape(self.x.shape))
+        step = (step * self.bundle.unit[:, None]).reshape(self.x.shape)
+        if self.mutable is not None:
+            step = step * self.mutable
+        relaxed = self._within(self.x + step)
         self._look_beyond(relaxed)
         point = self._inwards(relaxed)
         tangents = tangents_at(self.certified, point, self.x, self.error_at_x)

@@ -79,6 +79,8 @@ class FCNN(Method):
         judging={"certificates": ["closed_form:free"]},
     )
 
+    respects_mutable = True
+
     model: FeatureConvexClassifier
 
     def curves(self) -> Sequence[Curve]:
@@ -130,14 +132,16 @@ class FCNN(Method):
         return self.model.predict(x).to(torch.int8)
 
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
-        bounds = certify_with_bounds(self.model, x, norms, curve.certificate, domain=curve.domain)
+        bounds = certify_with_bounds(
+            self.model, x, norms, curve.certificate, domain=curve.domain, mutable=self.mutable
+        )
         return {
             norm: Radii.from_radius(found.radius, radius_upper=found.radius_upper.cpu().numpy())
             for norm, found in bounds.items()
         }
 
     def shares_thresholds(self, curve: Curve) -> bool:
-        return curve.certificate != "refined" and (self.mutable is None or not self.respects_mutable)
+        return curve.certificate != "refined"
 
     def certify_at(
         self,
@@ -150,7 +154,9 @@ class FCNN(Method):
     ) -> list[dict[str, Radii]]:
         if not self.shares_thresholds(curve):
             return super().certify_at(x, thresholds, wanted, curve, norms, seed)
-        found = certify_at_thresholds(self.model, x, thresholds, norms, curve.certificate)
+        found = certify_at_thresholds(
+            self.model, x, thresholds, norms, curve.certificate, mutable=self.mutable
+        )
         return [
             {norm: Radii.from_radius(radius[chosen]) for norm, radius in radii.items()}
             for radii, chosen in zip(found, wanted, strict=True)
