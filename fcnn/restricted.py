@@ -50,8 +50,9 @@ class MutableSlopes(ConvexNetwork):
 def restricted(classifier: FeatureConvexScore, mutable: Tensor, x: Tensor) -> FeatureConvexScore:
     """Return the same score with tangents for changes of the ``mutable`` coordinates of x (N, *shape) only.
 
-    mutable: (*shape) bool. A feature map that is not of this package may mix coordinates: it keeps its certificates for any change, which hold
-    for these changes too. Raises ValueError for a mask that is not boolean, does not fit, or leaves nothing mutable.
+    mutable: (*shape) bool. A feature map that is not of this package may mix coordinates: it keeps its certificates for
+    any change, which hold for these changes too. Raises ValueError for a mask that is not boolean, does not fit, or
+    leaves nothing mutable.
     """
     if mutable.shape != x.shape[1:]:
         raise ValueError(f"mutable has shape {tuple(mutable.shape)}, one input {tuple(x.shape[1:])}")
