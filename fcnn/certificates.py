@@ -49,17 +49,25 @@ def closed_form(margin: Tensor, gradient: Tensor, lipschitz: float, norm: str) -
     return closed_forms(margin, gradient, {norm: lipschitz})[norm]
 
 
-def closed_forms(margin: Tensor, gradient: Tensor, lipschitz: Mapping[str, float]) -> dict[str, Tensor]:
-    """``closed_form`` in several norms, norm -> (N,), for little more than one; lipschitz: norm -> Lip(φ)."""
+def closed_forms(
+    margin: Tensor,
+    gradient: Tensor,
+    lipschitz: Mapping[str, float],
+    slope_errors: Mapping[str, float] | None = None,
+) -> dict[str, Tensor]:
+    """``closed_form`` in several norms, norm -> (N,), for little more than one; lipschitz: norm -> Lip(φ).
+
+    slope_errors: norm -> how much more than the gradient says a step of length 1 may take; none unless given.
+    """
     for norm, constant in lipschitz.items():
         check_norm(norm)
         if not (math.isfinite(constant) and constant >= 0):
             raise ValueError(f"lipschitz must be a finite number >= 0, got {constant}")
     margin, gradient = _prepare(margin, gradient, "gradient")
-    return _free_radii(margin, gradient, lipschitz, "gradient")
+    return _free_radii(margin, gradient, lipschitz, "gradient", slope_errors)
 
 
-def separable(margin: Tensor, weights: Tensor, norm: str) -> Tensor:
+def separable(margin: Tensor, weights: Tensor, norm: str, slope_error: float = 0.0) -> Tensor:
     """Radius m / ‖w‖_{p*} where a unit of |δ_i| moves the tangent by at most w_i.
 
     Identity map: w = |a|. Map x -> (x - μ, |x - μ|) with gradient (u, v): w = |u| + |v|, never worse than
@@ -69,6 +77,7 @@ def separable(margin: Tensor, weights: Tensor, norm: str) -> Tensor:
         margin: score (N,).
         weights: w >= 0, (N, d).
         norm: "l1", "l2" or "linf".
+        slope_error: how much more than the weights say a step of length 1 may take.
 
     Returns:
         Radii (N,), float64; inf where all weights vanish under a positive margin.
@@ -79,7 +88,7 @@ def separable(margin: Tensor, weights: Tensor, norm: str) -> Tensor:
     check_norm(norm)
     margin, weights = _prepare(margin, weights, "weights")
     _check_non_negative(weights, "weights")
-    return _free_radii(margin, weights, {norm: 1.0}, "weights")[norm]
+    return _free_radii(margin, weights, {norm: 1.0}, "weights", {norm: slope_error})[norm]
 
 
 def in_domain(margin: Tensor, weights: Tensor, caps: Tensor, norm: str) -> Tensor:
@@ -176,9 +185,13 @@ def _rescale(weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _free_radii(
-    margin: Tensor, slope: Tensor, lipschitz: Mapping[str, float], name: str
+    margin: Tensor,
+    slope: Tensor,
+    lipschitz: Mapping[str, float],
+    name: str,
+    slope_errors: Mapping[str, float] | None = None,
 ) -> dict[str, Tensor]:
-    """m / (Lip ‖slope‖_{p*}) for each norm p; refuses a slope that is not finite, under its name."""
+    """m / (Lip ‖slope‖_{p*} + error) for each norm p; refuses a slope that is not finite, under its name."""
     duals = row_norms(slope, [DUAL_ORDER[norm] for norm in lipschitz])
     radii = {}
     for (norm, constant), dual in zip(lipschitz.items(), duals, strict=True):
@@ -190,7 +203,7 @@ def _free_radii(
             dual = scale * torch.linalg.vector_norm(
                 slope / torch.where(scale > 0, scale, 1.0)[:, None], dim=1
             )
-        radii[norm] = _ratio(margin, constant * dual)
+        radii[norm] = _ratio(margin, constant * dual + (slope_errors or {}).get(norm, 0.0))
     return radii
 
 

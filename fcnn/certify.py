@@ -108,7 +108,9 @@ def certify_with_bounds(
                 found = [refine(certified, *part, norm, domain, settings, mutable) for part in parts]
             else:
                 found = [RadiusBounds.of_radius(radius, tangents.score > 0, batch if points else None)]
-            pieces[norm] += [bounds if points else replace(bounds, point=None) for bounds in found]
+            pieces[norm] += (
+                found if points else [RadiusBounds(bounds.radius, bounds.radius_upper) for bounds in found]
+            )
     return {norm: _join(parts) for norm, parts in pieces.items()}
 
 
@@ -206,11 +208,8 @@ def _tangent_radii(
 def _certify_flat(certified: CertifiedScore, x: Tensor, tangents: Tangent, radii: dict[str, Tensor]) -> None:
     """Put inf where the tangent is flat, and not by rounding alone: the score is positive everywhere."""
     norm = next(iter(radii), None)
-    if norm is None or certified.slope_error(norm) == 0:
-        return
-    # Only a radius this large can be a flat tangent's.
-    suspects = radii[norm] * certified.slope_error(norm) >= 0.99 * tangents.margin
-    suspects &= tangents.margin > 0
+    # Without a slope the errors of the slope alone make the radius: only then is it this large.
+    suspects = radii[norm] * certified.slope_error(norm) > 0.99 * tangents.margin if norm else torch.zeros(0)
     if not bool(suspects.any()):
         return
     rows = (suspects & (tangents.gradient.flatten(1) == 0).all(1)).nonzero()[:, 0]
@@ -284,6 +283,8 @@ def _cached(x: Tensor, floats: int) -> int:
 
 
 def _join(parts: list[RadiusBounds]) -> RadiusBounds:
+    if len(parts) == 1:
+        return parts[0]
     point = None if parts[0].point is None else torch.cat([part.point for part in parts])
     return RadiusBounds(
         torch.cat([part.radius for part in parts]), torch.cat([part.radius_upper for part in parts]), point

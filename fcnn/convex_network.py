@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fcnn.convexity import NotProved, Proof, prove
+from fcnn.convexity import Proof, prove
+from fcnn.convexity_bounds import NotProved
 from fcnn.sampled_checks import check_convex
 
 LIKELY_SIDES = (8, 16, 28, 32, 64, 128, 224)

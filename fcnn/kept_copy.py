@@ -1,6 +1,7 @@
 """A float64 copy of a module that is kept until the module changes."""
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 import torch
@@ -8,10 +9,8 @@ from torch import Tensor, nn
 
 from fcnn.convex_network import float64_copy
 
-# What a module holds besides its own attributes: compared in their own way, or without a say in what it computes.
-APART = frozenset(
-    {"_parameters", "_buffers", "_modules", "training", "_non_persistent_buffers_set", "_version"}
-)
+STANDARD = frozenset(vars(nn.Module()))
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class KeptCopy:
@@ -24,7 +23,8 @@ class KeptCopy:
 
     def __init__(self) -> None:
         self._copy: Any = None
-        self._weights: list[Tensor | None] = []
+        self._parts: list[_Part] = []
+        self._weights: list[_Weight | None] = []
         # What was found out about the copy; forgotten with it.
         self.notes: dict[Any, Any] = {}
 
@@ -33,15 +33,19 @@ class KeptCopy:
         if self._copy is None or not self._is_fresh(module):
             self._copy, self.notes = None, {}
             self._copy = float64_copy(module)
-            self._weights = [None if one is None else one.detach().clone() for one in _weights(module)]
+            pairs = zip(module.modules(), self._copy.modules(), strict=True)
+            self._parts = [_Part(one, other) for one, other in pairs]
+            self._weights = [None if one is None else _Weight(one) for one in _weights(module.modules())]
         return self._copy
 
     def _is_fresh(self, module: nn.Module) -> bool:
-        weights = list(_weights(module))
-        return (
-            len(weights) == len(self._weights)
-            and all(map(_same_tensor, weights, self._weights))
-            and _same_structure(module, self._copy)
+        # The structure first: with the same layers there are as many weights.
+        if self._parts[0].module is not module or not all(part.is_still() for part in self._parts):
+            return False
+        weights = _weights(part.module for part in self._parts)
+        return all(
+            one is None if kept is None else one is not None and kept.is_still(one)
+            for one, kept in zip(weights, self._weights, strict=True)
         )
 
     def __deepcopy__(self, memo: Any) -> Self:
@@ -51,48 +55,73 @@ class KeptCopy:
         return type(self), ()
 
 
-def _weights(module: nn.Module) -> Iterator[Tensor | None]:
-    """Parameters and buffers of a module and its parts."""
-    yield from module._parameters.values()
-    yield from module._buffers.values()
-    for part in module._modules.values():
-        if part is not None:
-            yield from _weights(part)
+class _Weight:
+    """One weight as it was."""
 
+    def __init__(self, tensor: Tensor) -> None:
+        self.kept = tensor.detach().clone(memory_format=torch.contiguous_format)
+        self.known, self.address = tensor, tensor.data_ptr()
+        self.rows: tuple[Any, Any] | None = None
+        if tensor.device.type == "cpu" and tensor.is_contiguous():
+            # NumPy compares long rows several times as fast as PyTorch. The first is the weight's own memory, which
+            # stays its own as long as the address does.
+            self.rows = _row(tensor), _row(self.kept)
 
-def _same_tensor(one: Tensor | None, other: Tensor | None) -> bool:
-    """Whether two tensors are the same bit by bit."""
-    if one is None or other is None:
-        return one is other
-    if one.dtype != other.dtype or one.shape != other.shape or one.device != other.device:
-        return False
-    one = one.detach()
-    if one.device.type == "cpu" and one.is_contiguous() and other.is_contiguous():
-        # NumPy compares long rows of bytes several times as fast as PyTorch.
-        first, second = (flat.reshape(-1).view(torch.uint8).numpy() for flat in (one, other))
-        if len(first) % 8 == 0:
-            first, second = first.view("int64"), second.view("int64")
-        return bool((first == second).all())
-    return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
-
-
-def _same_structure(module: nn.Module, copy: nn.Module) -> bool:
-    """Whether layers, hooks and plain attributes are those that were copied."""
-    mine, kept = vars(module), vars(copy)
-    if type(module) is not type(copy) or mine.keys() != kept.keys():
-        return False
-    for name, value in mine.items():
-        if name not in APART and value is not kept[name] and not _same_value(value, kept[name]):
+    def is_still(self, tensor: Tensor) -> bool:
+        """Whether the weight is the same bit by bit."""
+        kept = self.kept
+        if tensor.dtype != kept.dtype or tensor.shape != kept.shape or tensor.device != kept.device:
             return False
-    parts, copies = mine["_modules"], kept["_modules"]
-    if parts.keys() != copies.keys() or any(
-        mine[group].keys() != kept[group].keys() for group in ("_parameters", "_buffers")
-    ):
-        return False
-    return all(
-        part is copies[name] if part is None or copies[name] is None else _same_structure(part, copies[name])
-        for name, part in parts.items()
-    )
+        if (
+            self.rows is not None
+            and tensor is self.known
+            and tensor.data_ptr() == self.address
+            and tensor.is_contiguous()
+        ):
+            return bool((self.rows[0] == self.rows[1]).all())
+        one = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+        return torch.equal(one, kept.reshape(-1).view(torch.uint8))
+
+
+def _row(tensor: Tensor) -> Any:
+    row = tensor.detach().reshape(-1).view(torch.uint8).numpy()
+    return row.view("int64") if len(row) % 8 == 0 else row
+
+
+def _weights(modules: Iterable[nn.Module]) -> Iterator[Tensor | None]:
+    """Parameters and buffers of modules, their parts' left out."""
+    for module in modules:
+        yield from module._parameters.values()
+        yield from module._buffers.values()
+
+
+class _Part:
+    """One layer as it was: its class, its attributes as the copy has them, and the names of what it holds."""
+
+    def __init__(self, module: nn.Module, copy: nn.Module) -> None:
+        self.module, self.kind, self.count = module, type(module), len(vars(module))
+        self.plain = [(name, value) for name, value in vars(copy).items() if name not in STANDARD]
+        self.hooks = [(name, vars(copy)[name]) for name in HOOKS]
+        self.names = _names(vars(module))
+        self.children = tuple(module._modules.values())
+
+    def is_still(self) -> bool:
+        """Whether the layer is the same but for its weights."""
+        own = vars(self.module)
+        if type(self.module) is not self.kind or len(own) != self.count or _names(own) != self.names:
+            return False
+        for name, value in self.plain:
+            mine = own.get(name)
+            if mine is not value and not _same_value(mine, value):
+                return False
+        for name, value in self.hooks:
+            if (own[name] or value) and own[name] != value:
+                return False
+        return all(map(operator.is_, own["_modules"].values(), self.children))
+
+
+def _names(own: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
+    return tuple(own["_parameters"]), tuple(own["_buffers"]), tuple(own["_modules"])
 
 
 def _same_value(one: Any, other: Any) -> bool:
@@ -100,9 +129,7 @@ def _same_value(one: Any, other: Any) -> bool:
         return False
     if isinstance(one, KeptCopy):
         return True
-    if isinstance(one, Tensor):
-        return _same_tensor(one, other)
     try:
-        return bool(one == other)
+        return torch.equal(one, other) if isinstance(one, Tensor) else bool(one == other)
     except (RuntimeError, ValueError, TypeError):  # such as arrays, which compare number by number
         return False

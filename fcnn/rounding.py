@@ -5,6 +5,7 @@ at most so many roundings, so a score computed in float64 is off by at most ``un
 the sums, and a gradient by ``unit`` times slope. Theorem and proof: ``docs/certificates.md``, section Rounding.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -34,13 +35,14 @@ class Rounding:
         """From the proof for a network whose score is compared with ``threshold``."""
         # Two more for the feature map and the threshold; the factor takes in the terms of second order.
         unit = (proof.roundings + 2) * HALF_EPSILON * (1 + 1e-6)
-        slope = proof.slope[0].flatten().nan_to_num(nan=torch.inf)
-        return cls(unit, slope, float(proof.offset[0]) + abs(threshold))
+        slope = proof.slope[0].flatten().nan_to_num(nan=torch.finfo(torch.float64).max)
+        offset = float(proof.offset[0]) + abs(threshold)
+        return cls(unit, slope, offset if math.isfinite(offset) else math.inf)
 
     def of_score(self, features: Tensor) -> Tensor:
         """Largest error (N,) of the scores at features (N, *feature shape); inf where sizes overflow."""
-        sizes = features.flatten(1).abs() @ self.slope
-        return (self.unit * (sizes + self.offset)).nan_to_num(nan=torch.inf) + UNDERFLOW
+        sizes = torch.mv(features.flatten(1).abs(), self.slope)
+        return self.unit * sizes + (self.unit * self.offset + UNDERFLOW)
 
     def of_slope(self) -> Tensor:
         """Largest error (k,) of a tangent's slope in each feature, for all that it stands for; see SLOPE_UNITS."""

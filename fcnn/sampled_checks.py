@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from fcnn.certificates import DUAL_ORDER
-from fcnn.convexity import NotProved, Proof
+from fcnn.convexity import Proof
+from fcnn.convexity_bounds import NotProved
 
 SEED = 0
 SEGMENTS = 24

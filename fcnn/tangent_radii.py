@@ -7,7 +7,6 @@ The margins that come in are lowered by the errors of the scores already. A slop
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from fcnn.certificates import closed_forms, separable
@@ -20,18 +19,14 @@ def lipschitz_radii(
     score: CertifiedScore, margin: Tensor, gradient: Tensor, norms: Sequence[str]
 ) -> dict[str, Tensor]:
     """The closed form in each norm, norm -> (N,), from margins (N,) and gradients (N, *feature shape)."""
-    radii = closed_forms(margin, gradient, {norm: score.constant(norm) for norm in norms})
-    return {norm: _lessened(radius, margin, score.slope_error(norm)) for norm, radius in radii.items()}
+    constants = {norm: score.constant(norm) for norm in norms}
+    return closed_forms(margin, gradient, constants, {norm: score.slope_error(norm) for norm in norms})
 
 
 def separable_radius(score: CertifiedScore, margin: Tensor, gradient: Tensor, norm: str) -> Tensor | None:
     """The separable radius (N,) in the free domain; None where the feature map mixes coordinates."""
     weights = score.frozen.feature_map.coordinate_weights(gradient)
-    return (
-        None
-        if weights is None
-        else _lessened(separable(margin, weights, norm), margin, score.slope_error(norm))
-    )
+    return None if weights is None else separable(margin, weights, norm, score.slope_error(norm))
 
 
 def tangent_radius(
@@ -59,14 +54,6 @@ def tangent_radius(
 def box_loss(score: CertifiedScore, x: Tensor, norm: str) -> float:
     """The most that errors of a slope can take from a tangent inside the box."""
     return score.slope_error(norm) * _diameter(x, norm)
-
-
-def _lessened(radius: Tensor, margin: Tensor, slope_error: float) -> Tensor:
-    """margin / (slope + slope_error) where radius = margin / slope: 0 without a margin, inf only without any slope."""
-    if slope_error == 0:
-        return radius
-    flat = margin.clamp(min=0) / slope_error
-    return torch.where(radius.isinf(), flat, radius / (1 + radius / flat.clamp(min=1e-300)))
 
 
 def _diameter(x: Tensor, norm: str) -> float:
