@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from baselines.adversarial import AdversarialLoss, CertifiedLoss
+from baselines.adversarial import AdversarialLoss, CertifiedLoss, ExpressiveLoss
 from baselines.bounds import BoundedScore, RadiusSearch, SlopeSettings, UnsupportedLayer
 from baselines.networks import build_network
 from bench.calibration import ThresholdedScore
@@ -27,6 +27,8 @@ Certificate = Literal[
     "alpha_crown:box",
 ]
 
+Training = Literal["standard", "adversarial", "ibp", "crown_ibp", "mtl_ibp"]
+
 # What tuning may change of every network that bounds certify; how it is trained adds to this.
 NETWORK_SPACE = {
     "hidden": Choice([200], [100, 50], [200, 50]),
@@ -46,8 +48,8 @@ QUICK_BOUNDS = {"certificates": ["crown:free"], "tolerance": 0.02}
 class BoundsSettings:
     """Recipe of a plain network certified by bound propagation.
 
-    network, hidden: see baselines.networks; training: ``standard``, ``adversarial`` (PGD in linf), ``ibp``
-    or ``crown_ibp`` (half of each bound).
+    network, hidden: see baselines.networks; training: ``standard``, ``adversarial`` (PGD in linf), ``ibp``,
+    ``crown_ibp`` (half of each bound) or ``mtl_ibp`` (adversarial, with ``bound_share`` of the interval bound).
     epsilon: linf radius trained for, reached after the share ``ramp`` of the training; attack_steps: PGD steps;
     clean_share: weight of the ordinary cross-entropy once the ramp is over (``ibp``, ``crown_ibp``).
     certificates: which curves to issue, as method:domain; tolerance: relative width at which the radius search stops;
@@ -56,11 +58,12 @@ class BoundsSettings:
 
     network: Literal["mlp", "convnet"] = "mlp"
     hidden: tuple[int, ...] = (200,)
-    training: Literal["standard", "adversarial", "ibp", "crown_ibp"] = "standard"
+    training: Training = "standard"
     epsilon: float = 0.1
     ramp: float = 0.5
     attack_steps: int = 7
     clean_share: float = 0.5
+    bound_share: float = 0.1
     certificates: tuple[Certificate, ...] = ("crown:free",)
     tolerance: float = 1e-3
     slope_steps: int = 10
@@ -126,6 +129,10 @@ class BoundPropagation(Method):
         if settings.training in ("ibp", "crown_ibp"):
             crown_share = CROWN_SHARE if settings.training == "crown_ibp" else 0.0
             return CertifiedLoss(settings.epsilon, settings.ramp, settings.clean_share, crown_share)
+        if settings.training == "mtl_ibp":
+            return ExpressiveLoss(
+                settings.epsilon, settings.bound_share, settings.ramp, settings.attack_steps
+            )
         return cross_entropy
 
     def _search(self, x: Tensor, norm: str) -> RadiusSearch:

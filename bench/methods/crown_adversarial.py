@@ -1,7 +1,6 @@
 """alpha-CROWN on an adversarially trained network."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from bench.methods._bounds import (
     ADVERSARIAL_SPACE,
@@ -9,6 +8,7 @@ from bench.methods._bounds import (
     BoundPropagation,
     BoundsSettings,
     Certificate,
+    Training,
 )
 from bench.space import SearchSpace
 from fcnn.training import TrainSettings
@@ -21,7 +21,7 @@ class AdversarialSettings(BoundsSettings):
     The paper's epsilon is 0.3 on MNIST, 0.1 on Fashion-MNIST, 2/255 on CIFAR-10, ramped up over 20 epochs.
     """
 
-    training: Literal["standard", "adversarial", "ibp", "crown_ibp"] = "adversarial"
+    training: Training = "adversarial"
     certificates: tuple[Certificate, ...] = ("alpha_crown:free",)
     train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=40, batch_size=128))
 

@@ -1,7 +1,6 @@
 """A network trained for its interval bounds, certified by CROWN-IBP: what a user of verifiers would deploy."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from bench.methods._bounds import (
     ADVERSARIAL_SPACE,
@@ -9,6 +8,7 @@ from bench.methods._bounds import (
     BoundPropagation,
     BoundsSettings,
     Certificate,
+    Training,
 )
 from bench.space import Range, SearchSpace
 from fcnn.training import TrainSettings
@@ -18,7 +18,7 @@ from fcnn.training import TrainSettings
 class IBPSettings(BoundsSettings):
     """Recipe of a network trained with interval bounds; the keys are those of ``BoundsSettings``."""
 
-    training: Literal["standard", "adversarial", "ibp", "crown_ibp"] = "ibp"
+    training: Training = "ibp"
     certificates: tuple[Certificate, ...] = ("crown:free",)
     train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=40, batch_size=128))
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from baselines.adversarial import AdversarialLoss, CertifiedLoss, pgd, ramped
+from baselines.adversarial import AdversarialLoss, CertifiedLoss, ExpressiveLoss, pgd, ramped
 from baselines.bounds import Balls, BoundedScore, certify
 from baselines.intervals import linear_lower_bound, propagate
 from baselines.networks import Normalise, build_network
@@ -91,7 +91,23 @@ def test_the_certified_loss_is_above_the_loss_at_any_point_of_the_ball():
     assert attacked < crown < interval
 
 
-@pytest.mark.parametrize("loss", [CertifiedLoss(0.06, crown_share=0.0), CertifiedLoss(0.06, crown_share=0.5)])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_expressive_loss_lies_between_the_attack_and_the_bound(share):
+    x, y = images(30)
+    model = convnet()
+
+    def value(loss) -> Tensor:
+        torch.manual_seed(2)
+        return loss(model, x, y, 0.9)
+
+    ends = value(AdversarialLoss(0.08)), value(CertifiedLoss(0.08, clean_share=0.0))
+    assert ends[0] < ends[1]
+    torch.testing.assert_close(value(ExpressiveLoss(0.08, share)), torch.lerp(*ends, share))
+
+
+@pytest.mark.parametrize(
+    "loss", [CertifiedLoss(0.06), CertifiedLoss(0.06, crown_share=0.5), ExpressiveLoss(0.06, 0.5)]
+)
 def test_certified_training_widens_the_certified_radii(loss):
     x, y = images(400)
     settings = TrainSettings(epochs=12, batch_size=50, learning_rate=0.01)

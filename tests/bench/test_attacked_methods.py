@@ -19,6 +19,7 @@ SHORT = {"epochs": 2, "batch_size": 64, "learning_rate": 3e-3}
 RECIPES = {
     "crown": {"hidden": [40]},
     "ibp": {"hidden": [40], "epsilon": 0.05},
+    "mtl_ibp": {"hidden": [40], "epsilon": 0.05, "attack_steps": 3},
     "crown_adversarial": {"hidden": [40], "attack_steps": 3, "slope_steps": 3},
     "alpha_beta_crown": {
         "hidden": [15],

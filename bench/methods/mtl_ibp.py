@@ -1,0 +1,43 @@
+"""A network trained between adversarial examples and interval bounds, certified by CROWN."""
+
+from dataclasses import dataclass, field
+
+from bench.methods._bounds import (
+    ADVERSARIAL_SPACE,
+    QUICK_BOUNDS,
+    BoundPropagation,
+    BoundsSettings,
+    Certificate,
+    Training,
+)
+from bench.space import Range, SearchSpace
+from fcnn.training import TrainSettings
+
+
+@dataclass(frozen=True)
+class MTLIBPSettings(BoundsSettings):
+    """Recipe of a network trained by MTL-IBP; the keys are those of ``BoundsSettings``."""
+
+    training: Training = "mtl_ibp"
+    certificates: tuple[Certificate, ...] = ("crown:free",)
+    train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=40, batch_size=128))
+
+
+class MTLIBP(BoundPropagation):
+    """A network trained on a mix of its score at adversarial points and its worst score by interval arithmetic.
+
+    Guarantee: deterministic, all three norms native. Source: De Palma et al., "Expressive Losses for Verified
+    Robustness via Convex Combinations", ICLR 2024 (arXiv 2305.13991); certified by the tightest of IBP,
+    CROWN-IBP and CROWN.
+    """
+
+    name = "mtl_ibp"
+    title = "MTL-IBP + CROWN"
+    reference = "De Palma et al., ICLR 2024"
+    Settings = MTLIBPSettings
+    space = SearchSpace(
+        {**ADVERSARIAL_SPACE, "bound_share": Range(0.01, 0.9, log=True)},
+        starts=({"epsilon": 1.5}, {"epsilon": 1.5, "bound_share": 0.5}),
+        judging=QUICK_BOUNDS,
+        judged_inputs=400,
+    )
