@@ -262,6 +262,8 @@ def _check_domain(x: Tensor, domain: str) -> None:
 
 def _batch_size(certified: CertifiedScore, x: Tensor, memory: int) -> int:
     """How many inputs to certify at once: whole cached batches, as many as one pass through the network takes."""
+    if len(x) <= SMALLEST_BATCH:
+        return SMALLEST_BATCH
     cached = _cached(x, CACHED_FLOATS)
     passed = certified.frozen.pass_size(x, memory)
     return min(_fitting(certified, x, 0, memory), max(1, passed // cached) * cached)

@@ -45,6 +45,7 @@ def measure(data_dir: Path | None) -> Iterator[Line]:
     yield Line("in_domain, three norms / bare pass", boxed / bare, "x", 4)
     ratio = (looped / LOOPED) / (closed / len(x))
     yield Line("loop over images, three norms / ours", ratio, "x", 50, at_least=True)
+    yield from one_at_a_time(classifier, x[:1])
     for domain in ("free", "box"):
         yield from refined(classifier, x, domain)
     if data_dir is not None and (data_dir / PHOTOGRAPHS).is_dir():
@@ -52,6 +53,19 @@ def measure(data_dir: Path | None) -> Iterator[Line]:
     for norm in ("l1", "linf"):
         taken = seconds(lambda norm=norm: exact_radius(classifier, x[:1], norm, "free"), repeats=1)
         yield Line(f"one exact linear program, {norm}, for comparison", 1000 * taken, "ms")
+
+
+def one_at_a_time(classifier: FeatureConvexClassifier, x: Tensor) -> Iterator[Line]:
+    """Yield what a single certificate costs beside the bare pass of one image: the float64 copy is kept."""
+    network, features = float64_copy(classifier.network), classifier.feature_map(x.double())
+    works = [
+        lambda: bare_pass(network, features),
+        lambda: classifier.certify(x, ("l2",), "closed_form"),
+        lambda: classifier.certify(x, NORMS, "closed_form"),
+    ]
+    bare, one, three = interleaved(works, repeats=300)
+    yield Line("closed_form of one image, l2 / bare pass of one image", one / bare, "x", 3)
+    yield Line("closed_form of one image, three norms / bare pass of one image", three / bare, "x", 3)
 
 
 def photographs(data_dir: Path) -> Iterator[Line]:
