@@ -180,12 +180,13 @@ def _max_pool2d(
     """The greatest of each window by pairs; places outside the image repeat one inside, so they change nothing."""
     shape = x.shape if x.dim() == 4 else (x.shape[0], 1, *x.shape[1:])
     places, size = _windows(shape[-2:], kernel, stride or kernel, padding, dilation, ceil_mode)
-    flat = x.reshape(*x.shape[:-2], -1)
-    values = [flat[..., torch.tensor(column, device=x.device)] for column in zip(*places, strict=True)]
-    while len(values) > 1:
-        pairs = [_maximum(values[i], values[i + 1]) for i in range(0, len(values) - 1, 2)]
-        values = pairs + values[len(values) - len(values) % 2 :]
-    return values[0].reshape(*x.shape[:-2], *size), None
+    chosen = torch.tensor(places, device=x.device)
+    values = x.flatten(-2).index_select(-1, chosen.flatten()).unflatten(-1, chosen.shape)
+    while values.shape[-1] > 1:  # all pairs of a round at once, so that they are one layer
+        paired = values.shape[-1] // 2
+        first, second, rest = values.split([paired, paired, values.shape[-1] - 2 * paired], dim=-1)
+        values = torch.cat([_maximum(first, second), rest], dim=-1)
+    return values.reshape(*x.shape[:-2], *size), None
 
 
 def _windows(

@@ -111,21 +111,15 @@ def box_distance(weight: np.ndarray, margin: float, room: np.ndarray, norm: str)
 
 # How far inside its radius a perturbed input lies, relative to the radius.
 DEPTHS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1)
-# Bound propagation as long as it predicts in another precision than it certifies.
-IN_FLOAT32 = ("crown", "crown_adversarial", "ibp")
 MARGINS = (1e-2, 1e-3, 1e-4, 1e-5)
 
 
 @every_method
-def test_what_predicts_is_what_is_certified_down_to_the_smallest_margins(name, request):
+def test_what_predicts_is_what_is_certified_down_to_the_smallest_margins(name):
     """No float32 input strictly inside a radius, down the gradient, is predicted not sensitive.
 
     A prediction in float32 beside a certificate of a float64 copy fails here: at a margin of 1e-5 rounding decides.
     """
-    if name in IN_FLOAT32:
-        request.applymarker(
-            pytest.mark.xfail(reason="predicts in float32, certifies in float64", strict=False)
-        )
     method = METHODS[name]()
     method.build((200,), seed=0)
     method.load_state(method.state())
