@@ -29,14 +29,17 @@ class UnsoundCertificate(RuntimeError):
     """A certified radius reaches beyond an adversarial point: a fault of the code or the network, never a result."""
 
 
-def closed_form(margin: Tensor, gradient: Tensor, lipschitz: float, norm: str) -> Tensor:
-    """Radius m / (Lip_p(φ) ‖a‖_{p*}): the certificate of the paper.
+def closed_form(
+    margin: Tensor, gradient: Tensor, lipschitz: float, norm: str, to: str | None = None
+) -> Tensor:
+    """Radius m / (Lip_p→q(φ) ‖a‖_{q*}), with q = p the certificate of the paper.
 
     Args:
         margin: score m = ĝ(φ(x)), (N,); a radius is 0 where it is not positive.
         gradient: a subgradient a of ĝ at φ(x), (N, k) or (N, *feature shape).
-        lipschitz: Lipschitz constant of φ from ℓp to ℓp, for this norm.
+        lipschitz: Lipschitz constant of φ from ℓp to ℓq.
         norm: "l1", "l2" or "linf", the norm p of the radius.
+        to: the norm q in which φ is measured, or p as well.
 
     Returns:
         Radii (N,), float64, in the units of x; inf where the gradient vanishes under a positive margin.
@@ -46,7 +49,7 @@ def closed_form(margin: Tensor, gradient: Tensor, lipschitz: float, norm: str) -
 
     Source: Pfrommer, Anderson, Piet and Sojoudi, arXiv 2302.01961, the theorem on certified radii.
     """
-    return closed_forms(margin, gradient, {norm: lipschitz})[norm]
+    return closed_forms(margin, gradient, {norm: lipschitz}, to={norm: to or norm})[norm]
 
 
 def closed_forms(
@@ -54,17 +57,20 @@ def closed_forms(
     gradient: Tensor,
     lipschitz: Mapping[str, float],
     slope_errors: Mapping[str, float] | None = None,
+    to: Mapping[str, str] | None = None,
 ) -> dict[str, Tensor]:
     """``closed_form`` in several norms, norm -> (N,), for little more than one; lipschitz: norm -> Lip(φ).
 
     slope_errors: norm -> how much more than the gradient says a step of length 1 may take; none unless given.
+    to: norm -> the one in which φ is measured; the same unless given.
     """
     for norm, constant in lipschitz.items():
         check_norm(norm)
+        check_norm((to or {}).get(norm, norm))
         if not (math.isfinite(constant) and constant >= 0):
             raise ValueError(f"lipschitz must be a finite number >= 0, got {constant}")
     margin, gradient = _prepare(margin, gradient, "gradient")
-    return _free_radii(margin, gradient, lipschitz, "gradient", slope_errors)
+    return _free_radii(margin, gradient, lipschitz, "gradient", slope_errors, to)
 
 
 def separable(margin: Tensor, weights: Tensor, norm: str, slope_error: float = 0.0) -> Tensor:
@@ -190,15 +196,17 @@ def _free_radii(
     lipschitz: Mapping[str, float],
     name: str,
     slope_errors: Mapping[str, float] | None = None,
+    to: Mapping[str, str] | None = None,
 ) -> dict[str, Tensor]:
-    """m / (Lip ‖slope‖_{p*} + error) for each norm p; refuses a slope that is not finite, under its name."""
-    duals = row_norms(slope, [DUAL_ORDER[norm] for norm in lipschitz])
+    """m / (Lip ‖slope‖_{q*} + error) for each norm p; refuses a slope that is not finite, under its name."""
+    landings = {norm: norm for norm in lipschitz} | dict(to or {})
+    duals = row_norms(slope, [DUAL_ORDER[landings[norm]] for norm in lipschitz])
     radii = {}
     for (norm, constant), dual in zip(lipschitz.items(), duals, strict=True):
         # NaN and infinity show in every norm, which spares another pass over the slopes; so does overflow.
         if not torch.isfinite(dual).all():
             _check_finite(slope, name)
-        if norm == "l2" and not (dual > SAFE_SQUARE).all():
+        if landings[norm] == "l2" and not (dual > SAFE_SQUARE).all():
             scale = slope.abs().amax(1)
             dual = scale * torch.linalg.vector_norm(
                 slope / torch.where(scale > 0, scale, 1.0)[:, None], dim=1

@@ -72,13 +72,14 @@ class FeatureMap(nn.Module, ABC):
         return None
 
     def constant(self, norm: str) -> float:
-        """Return ``lipschitz(norm)`` where it speaks of this map's ``forward``; raise ValueError where it does not."""
+        """Return the constant from ``norm`` to where it lands; raise ValueError where it is not of this ``forward``."""
         if not self._written_for_forward("lipschitz"):
             raise ValueError(
                 f"{type(self).__name__} changes forward but takes lipschitz from another class, so nothing can be "
                 "certified: define lipschitz for it"
             )
-        return float(self.lipschitz(norm))
+        landing = self.lands_in(norm)
+        return float(self.lipschitz(norm) if landing == norm else self.lipschitz(norm, to=landing))
 
     def coordinate_weights(self, gradient: Tensor) -> Tensor | None:
         """Return ``tangent_decrease_weights`` where they speak of this map's ``forward``, else None."""

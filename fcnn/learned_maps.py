@@ -24,6 +24,9 @@ class LipschitzMap(FeatureMap):
     computed features can lie from the layers' in real numbers. shape: that of one input.
     """
 
+    # ``certify`` of a classifier relies on this; ``certify_through_map`` on ``rounding``, which is a bound.
+    precision = 1e-9
+
     def __init__(
         self, layers: nn.Module, constants: Constants, rounding: Rounding, shape: Sequence[int]
     ) -> None:

@@ -121,8 +121,8 @@ def score_and_gradient(model: FeatureConvexClassifier, x: Tensor) -> tuple[Tenso
 
 
 def signed_radius(model: FeatureConvexClassifier, score: Tensor, gradient: Tensor, norm: str) -> Tensor:
-    """Return score / (Lip_p ||gradient||_{p*}), (N,): the closed-form radius where the score is positive."""
-    size = torch.linalg.vector_norm(gradient, ord=DUAL_ORDER[norm], dim=1)
+    """Return score / (Lip_p->q ||gradient||_{q*}), (N,): the closed-form radius where the score is positive."""
+    size = torch.linalg.vector_norm(gradient, ord=DUAL_ORDER[model.feature_map.lands_in(norm)], dim=1)
     return score / (model.feature_map.constant(norm) * size).clamp(min=TINY)
 
 

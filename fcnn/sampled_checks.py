@@ -56,32 +56,35 @@ def _check_segments(network: Callable[[Tensor], Tensor], start: Tensor, end: Ten
         raise NotProved("the score lies above one of its chords, so it is not convex")
 
 
-def check_lipschitz(feature_map: Callable[[Tensor], Tensor], x: Tensor, constant: float, norm: str) -> None:
+def check_lipschitz(
+    feature_map: Callable[[Tensor], Tensor], x: Tensor, constant: float, norm: str, to: str
+) -> None:
     """Raise ValueError where a feature map stretches a step by more than its constant; x (N, *shape), in float64.
 
-    Steps from x and from random points of the box, of three lengths: random ones, single coordinates, and those that
-    power iteration finds to be stretched most.
+    norm, to: those that the step and the features' change are measured in. Steps from x and from random points of the
+    box, of three lengths: random ones, single coordinates, and those that power iteration finds to be stretched most.
     """
-    order = {"l1": 1.0, "l2": 2.0, "linf": math.inf}[norm]
+    order, order_to = ({"l1": 1.0, "l2": 2.0, "linf": math.inf}[name] for name in (norm, to))
     generator = torch.Generator().manual_seed(SEED)
     drawn = torch.rand(len(x), *x.shape[1:], generator=generator, dtype=torch.float64).to(x.device)
     step = torch.randn(2 * len(x), *x.shape[1:], generator=generator, dtype=torch.float64).to(x.device)
     start = torch.cat([x, drawn])
     steps = [step, step.sign()]
     for _ in range(POWER_STEPS):
-        step = _most_stretched(feature_map, start, step, norm)
+        step = _most_stretched(feature_map, start, step, norm, to)
         steps.append(step)
     for length in (1e-3, 0.3, 10.0):
         for step in steps:
             with torch.no_grad():
                 moved = length * step
-                change = _norm(feature_map(start + moved) - feature_map(start), order)
+                change = _norm(feature_map(start + moved) - feature_map(start), order_to)
                 most = constant * _norm((start + moved) - start, order) * (1 + LOOSENESS)
                 room = LOOSENESS * feature_map(start).abs().flatten(1).sum(1)
             if bool((change > most + room).any()):
                 raise ValueError(
                     f"{type(feature_map).__name__} stretches a step by {float((change / most).max()) * constant:.6g} "
-                    f"in {norm}, but its lipschitz({norm!r}) is {constant:.6g}: nothing can be certified; correct it"
+                    f"in {norm if to == norm else f'{norm} to {to}'}, but lipschitz says {constant:.6g}: nothing "
+                    "can be certified; correct it"
                 )
 
 
@@ -108,7 +111,7 @@ def check_weights(
 
 
 def _most_stretched(
-    feature_map: Callable[[Tensor], Tensor], start: Tensor, step: Tensor, norm: str
+    feature_map: Callable[[Tensor], Tensor], start: Tensor, step: Tensor, norm: str, to: str
 ) -> Tensor:
     """One round of power iteration for the derivative's norm: the step that its image's dual vector favours."""
     point = start.detach().requires_grad_()
@@ -117,7 +120,7 @@ def _most_stretched(
         if not features.requires_grad:
             return step
         image = (feature_map(start + 1e-6 * step) - features).detach()
-        (pulled,) = torch.autograd.grad((features * _dual_vector(image, norm)).sum(), point)
+        (pulled,) = torch.autograd.grad((features * _dual_vector(image, to)).sum(), point)
     # The maximiser of pulled . step over the unit ball is the dual vector in the dual norm.
     return _dual_vector(pulled, {1.0: "l1", 2.0: "l2", math.inf: "linf"}[DUAL_ORDER[norm]])
 

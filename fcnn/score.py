@@ -170,14 +170,15 @@ class CertifiedScore:
             feature_map = self.frozen.feature_map
             constant = feature_map.constant(norm)
             if not _is_known(feature_map):
-                check_lipschitz(feature_map, self.sample, constant, norm)
+                check_lipschitz(feature_map, self.sample, constant, norm, feature_map.lands_in(norm))
             self.constants[norm] = constant
         return self.constants[norm]
 
     def slope_error(self, norm: str) -> float:
         """What rounding of tangents' slopes can take from them for each unit of ‖δ‖_p."""
         if norm not in self.slope_errors:
-            self.slope_errors[norm] = self.rounding.of_steps(norm) * self.constant(norm)
+            landing = self.frozen.feature_map.lands_in(norm)
+            self.slope_errors[norm] = self.rounding.of_steps(landing) * self.constant(norm)
         return self.slope_errors[norm]
 
 

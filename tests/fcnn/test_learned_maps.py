@@ -10,6 +10,7 @@ from fcnn import ConvexMLP, FeatureConvexClassifier
 from fcnn.feature_maps import CenteredAbs, Identity
 from fcnn.heads import MaxAffine, start_affine
 from fcnn.learned_maps import LipschitzMap, certify_through_map
+from fcnn.losses import score_and_gradient, signed_radius
 
 ORDER = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
 SHAPE = (5,)
@@ -63,6 +64,35 @@ def test_the_closed_form_divides_by_the_constant_and_the_dual_of_the_norm_the_ma
     found = certify_through_map(model, x, [norm])[norm]
     assert (found > 0).any() and (found <= expected).all()
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("head", heads())
+@pytest.mark.parametrize(("constants", "norm"), [(from_l1_to_linf, "l1"), (in_l2, "l2")])
+def test_the_classifier_s_own_certificates_use_the_norm_the_map_lands_in(head, constants, norm):
+    model = classifier(heads()[head], constants)
+    x = torch.rand(40, *SHAPE, dtype=torch.float64)
+    closed, refined = (
+        model.certify(x, [norm], certificate)[norm] for certificate in ("closed_form", "refined")
+    )
+    torch.testing.assert_close(closed, certify_through_map(model, x, [norm])[norm], rtol=1e-6, atol=1e-7)
+    assert (closed <= refined).all() and (closed > 0).any()
+
+
+def test_a_constant_that_is_too_small_between_two_norms_is_found_out():
+    def halved(layers: nn.Module, norm: str) -> tuple[float, str]:
+        return 0.5 * from_l1_to_linf(layers, norm)[0], "linf"
+
+    with pytest.raises(ValueError, match=r"LipschitzMap stretches a step by .* in l1 to linf"):
+        classifier(ConvexMLP(7, (6,)), halved).certify(torch.rand(4, *SHAPE), ["l1"])
+
+
+def test_training_aims_at_the_radius_from_norm_to_norm():
+    model = classifier(ConvexMLP(7, (6,), hidden_init=0.5), from_l1_to_linf)
+    x = torch.rand(20, *SHAPE, dtype=torch.float64)
+    score, gradient = score_and_gradient(model, x)
+    radius = signed_radius(model, score, gradient, "l1").detach()
+    certified = certify_through_map(model, x, ["l1"])["l1"]
+    torch.testing.assert_close(radius.clamp(min=0), certified, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("head", heads())
