@@ -39,7 +39,8 @@ class RadiusSearch:
     A search starts from the radii of the next looser method, and in the box from those of the free domain. They hold
     for it too, so the radii are ordered ibp <= crown_ibp <= crown <= alpha_crown and free <= box for every input.
 
-    max_radius: largest radius tried; by default the diameter of the unit box in that norm.
+    max_radius: largest radius tried; by default the diameter of the unit box in that norm. mutable: (d,) bool, the only
+    coordinates that are perturbed; None: all.
     """
 
     score: BoundedScore
@@ -49,6 +50,7 @@ class RadiusSearch:
     tolerance: float = DEFAULT_TOLERANCE
     slopes: SlopeSettings = field(default_factory=SlopeSettings)
     batch_size: int | None = None
+    mutable: Tensor | None = None
     _known: dict[tuple[str, str], CertifiedRadii] = field(default_factory=dict, repr=False)
 
     def radii(self, method: str, domain: str = "free") -> CertifiedRadii:
@@ -80,7 +82,7 @@ class RadiusSearch:
         score = self.score.score(images)
         slack = RELATIVE_SLACK * score.abs() + ABSOLUTE_SLACK + ROUNDINGS * self.score.rounding(images)
 
-        everything = self.score.balls(images, self.norm, domain)
+        everything = self.score.balls(images, self.norm, domain, self.mutable)
 
         def margin(index: Tensor, radius: Tensor) -> Tensor:
             balls = everything.select(index).with_radius(radius)
@@ -99,7 +101,10 @@ class RadiusSearch:
         if domain == "free":
             return limit, torch.zeros_like(limit, dtype=torch.bool)
         order = {"l1": 1.0, "l2": 2.0, "linf": math.inf}[self.norm]
-        corner = torch.linalg.vector_norm(torch.maximum(x, 1 - x), ord=order, dim=1) * (1 + SHAVE)
+        farthest = torch.maximum(x, 1 - x)
+        if self.mutable is not None:
+            farthest = farthest * self.mutable.to(farthest)
+        corner = torch.linalg.vector_norm(farthest, ord=order, dim=1) * (1 + SHAVE)
         return torch.minimum(limit, corner), corner <= limit if self.max_radius is not None else corner > 0
 
 

@@ -28,7 +28,8 @@ class Balls:
     """A batch of sets {x' : ||x' - center||_p <= radius}, intersected with [0, 1]^d where domain is ``box``.
 
     center: (N, d) float64. radius: (N,) float64, one per input, in the units of x. tables: for named shared rows, fast
-    bounds on the decrease of rows and of -rows, see ``with_tables``.
+    bounds on the decrease of rows and of -rows, see ``with_tables``. mutable: (d,) bool, the coordinates in which x'
+    may differ from the center; None: all.
     """
 
     center: Tensor
@@ -36,6 +37,7 @@ class Balls:
     norm: str
     domain: str = "free"
     tables: Mapping[str, tuple[DualTable, DualTable]] = field(default_factory=dict)
+    mutable: Tensor | None = None
 
     def select(self, index: Tensor | slice) -> "Balls":
         """The balls at an index."""
@@ -51,6 +53,7 @@ class Balls:
         if self.domain == "free" or self.norm == "linf":
             return self
         build = l1_table if self.norm == "l1" else l2_table
+        rows = {name: self._moving(part) for name, part in rows.items()}
         tables = {name: (build(part, self.center), build(-part, self.center)) for name, part in rows.items()}
         return replace(self, tables=tables)
 
@@ -64,7 +67,8 @@ class Balls:
 
     def enclosing_box(self) -> tuple[Tensor, Tensor]:
         """Smallest box around each ball: lower and upper corner, both (N, d)."""
-        lower, upper = self.center - self.radius[:, None], self.center + self.radius[:, None]
+        reach = self._moving(self.radius[:, None].expand_as(self.center))
+        lower, upper = self.center - reach, self.center + reach
         return (lower.clamp(min=0.0), upper.clamp(max=1.0)) if self.domain == "box" else (lower, upper)
 
     def largest_decrease(self, rows: Tensor) -> Tensor:
@@ -72,6 +76,7 @@ class Balls:
 
         In the box the bound is exact in linf and for single rows (S = 1), and close otherwise, see ``tables``.
         """
+        rows = self._moving(rows)
         if self.domain == "free":
             dual = torch.linalg.vector_norm(rows, ord=DUAL_ORDER[self.norm], dim=-1)
             return dual * self.radius[:, None]
@@ -82,6 +87,10 @@ class Balls:
             return l2_table(rows, self.center).at(self.radius)
         width = max(1, CHUNK_ELEMENTS // max(1, self.center.numel()))
         return torch.cat([self._knapsack(part) for part in rows.split(width, dim=1)], dim=1)
+
+    def _moving(self, values: Tensor) -> Tensor:
+        """Return values (..., d) with 0 in the coordinates that stay as they are."""
+        return values if self.mutable is None else values * self.mutable.to(values)
 
     def _largest_decrease_over_a_box(self, rows: Tensor) -> Tensor:
         lower, upper = self.enclosing_box()

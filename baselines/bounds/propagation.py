@@ -88,10 +88,10 @@ class BoundedScore:
             )
         return x.detach().to(device=self.device, dtype=torch.float64).reshape(len(x), self.dim)
 
-    def balls(self, x: Tensor, norm: str, domain: str) -> Balls:
+    def balls(self, x: Tensor, norm: str, domain: str, mutable: Tensor | None = None) -> Balls:
         """Balls of radius 0 around x (N, *shape), prepared for being asked about with many radii."""
-        center = self.flatten(x)
-        balls = Balls(center, torch.zeros(len(x), dtype=torch.float64, device=self.device), norm, domain)
+        radius = torch.zeros(len(x), dtype=torch.float64, device=self.device)
+        balls = Balls(self.flatten(x), radius, norm, domain, mutable=mutable)
         return balls.with_tables({str(k): rows for k, rows in self._affine.items()})
 
     def lower(

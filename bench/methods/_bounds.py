@@ -79,6 +79,7 @@ class BoundPropagation(Method):
 
     guarantee = "deterministic"
     Settings = BoundsSettings
+    respects_mutable = True
     space = SearchSpace(NETWORK_SPACE, judging=QUICK_BOUNDS, judged_inputs=400)
 
     model: ThresholdedScore
@@ -143,5 +144,7 @@ class BoundPropagation(Method):
         slopes = SlopeSettings(settings.slope_steps, settings.slope_rate)
         return self._exact.kept(
             ("search", norm, fingerprint([x])),
-            lambda network: RadiusSearch(bounded, x, norm, tolerance=settings.tolerance, slopes=slopes),
+            lambda network: RadiusSearch(
+                bounded, x, norm, tolerance=settings.tolerance, slopes=slopes, mutable=self.mutable
+            ),
         )

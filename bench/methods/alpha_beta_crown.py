@@ -65,6 +65,7 @@ class AlphaBetaCROWN(BoundPropagation):
     title = "α,β-CROWN"
     reference = "Wang et al., NeurIPS 2021"
     Settings = AlphaBetaCROWNSettings
+    respects_mutable = False  # its splits and attacks move every feature
     space = SearchSpace(
         ADVERSARIAL_SPACE,
         judging={"domains": ["free"], "max_domains": 1, "rounds": 1, "tolerance": 0.1},

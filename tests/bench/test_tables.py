@@ -13,6 +13,7 @@ from bench.data import TableOptions, load_dataset, table_files
 from bench.errors import UsageError
 from bench.store import Store
 from bench.tables.rows import CURVE_KEY
+from fcnn.training import TrainSettings
 
 OPTIONS = TableOptions("t.csv", "label")
 
@@ -322,3 +323,50 @@ def test_certify_takes_a_table(run, capsys):
     said = capsys.readouterr().out
     assert "Categorical columns: 3" in said and "% of the range of `amount0`" in said
     assert (run / "certified" / "original_units.csv").exists()
+
+
+def test_methods_that_respect_mutable_features_have_larger_radii_for_fewer_changes():
+    from synthetic import blobs, plan
+
+    from bench.methods.crown import CROWN
+    from bench.methods.fcnn import FCNN
+    from bench.running.evaluate import Evaluation
+
+    data = blobs()
+    fewer = dataclasses.replace(data, mutable=np.array([True, False, True, False]))
+    for kind, recipe in ((FCNN, {"hidden": (8,)}), (CROWN, {"hidden": (8,)})):
+        assert kind.respects_mutable
+        settings = dataclasses.replace(
+            kind.Settings(), train=TrainSettings(epochs=3, batch_size=32), **recipe
+        )
+        some, every = (
+            Evaluation(kind(settings), part, plan(kind.name)).run().radii for part in (fewer, data)
+        )
+        both = some.merge(every, on=["certificate", "domain", "norm", "index"], suffixes=("", "_every"))
+        assert len(both) == len(every) and (both["outcome"] == "certified").any()
+        certified = both[both["outcome"] == "certified"]
+        assert (certified["radius"] >= certified["radius_every"] * (1 - 2e-3)).all()
+        linf = certified[certified["norm"] == "linf"]
+        assert (linf["radius"] > 1.2 * linf["radius_every"]).mean() > 0.9
+
+
+def test_adversarial_points_of_a_method_that_moves_everything_are_forgotten():
+    from synthetic import blobs, plan
+
+    from bench.methods.alpha_beta_crown import AlphaBetaCROWN
+    from bench.running.evaluate import Evaluation
+
+    assert not AlphaBetaCROWN.respects_mutable
+    settings = AlphaBetaCROWN.Settings(
+        hidden=(8,),
+        max_domains=2,
+        domains=("free",),
+        train=TrainSettings(epochs=10, batch_size=16, learning_rate=0.02),
+    )
+    data = blobs()
+    fewer = dataclasses.replace(data, mutable=np.array([True, False, True, False]))
+    some, every = (
+        Evaluation(AlphaBetaCROWN(settings), part, plan(norms=("linf",), test_inputs=9)).run().radii
+        for part in (fewer, data)
+    )
+    assert some["radius_upper"].isna().all() and every["radius_upper"].notna().any()
