@@ -22,6 +22,7 @@ from bench.store import (
     FIGURES,
     PREDICTIONS,
     RADII,
+    ROC_TABLE,
     RUN,
     SUMMARY,
     Store,
@@ -32,6 +33,7 @@ MAX_BYTES = 40 * 2**20
 TABLES = (RADII, PREDICTIONS, CURVES, SUMMARY, RUN)
 EXPERIMENTS, ROWS = "experiments", "rows.csv"
 OPTIONAL = (
+    ROC_TABLE,
     CLAIM,
     CLAIM_TEXT,
     "report.html",

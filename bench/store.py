@@ -4,7 +4,7 @@
 
     OUT/cells/<dataset>/<method>/seed<k>/{radii.parquet, predictions.parquet, roc.parquet, model.safetensors, cell.json}
     OUT/cells/<dataset>/<method>/seed<k>/{cell.log, unfinished/}    what went wrong; what a cut cell goes on from
-    OUT/{radii.parquet, predictions.parquet, curves.csv, summary.csv, run.json}   OUT/figures/*.{png,pdf}
+    OUT/{radii.parquet, predictions.parquet, curves.csv, summary.csv, roc.csv, run.json}   OUT/figures/*.{png,pdf}
 
 ``cell.json`` is written last and holds the checksums of its neighbours: a cell is finished if and only if it is
 there, its key is the one asked for, and every checksum is right. The merged tables are in canonical order, so they
@@ -37,7 +37,7 @@ from bench.files import (
     unseal,
     write_atomic,
 )
-from bench.tables.roc import no_roc, roc_from_parquet, roc_to_parquet
+from bench.tables.roc import ROC_KEY, no_roc, roc_from_parquet, roc_to_parquet
 from bench.tables.rows import (
     PREDICTION_COLUMNS,
     RADII_COLUMNS,
@@ -55,6 +55,7 @@ CELL = "cell.json"
 RUN = "run.json"
 CURVES = "curves.csv"
 SUMMARY = "summary.csv"
+ROC_TABLE = "roc.csv"
 # Of a table: its columns, and the radii in their units.
 TABLE_COLUMNS = "columns.csv"
 ORIGINAL_UNITS = "original_units.csv"
@@ -260,6 +261,31 @@ class Store:
         write_atomic(self.out / PREDICTIONS, to_parquet(predictions, PREDICTION_COLUMNS))
         return radii, predictions
 
+    def merge_roc(self, cells: Iterable[CellFolder]) -> pd.DataFrame:
+        """Return what these finished cells certify at other thresholds, in canonical order."""
+        merged = _stack([cell.read_roc() for cell in cells], no_roc())
+        return merged.sort_values(ROC_KEY, kind="stable", ignore_index=True)
+
+    def write_roc(self, table: pd.DataFrame) -> None:
+        """Write roc.csv; none is left where no method of the run certifies at other thresholds."""
+        if len(table):
+            self.write_table(ROC_TABLE, table)
+        else:
+            (self.out / ROC_TABLE).unlink(missing_ok=True)
+
+    def read_roc_table(self) -> pd.DataFrame | None:
+        """Return roc.csv of a finished run, None where it has none; raise UsageError if it cannot be read."""
+        path = self.out / ROC_TABLE
+        if not path.exists():
+            return None
+        names = dict.fromkeys(("dataset", "method", "certificate", "domain", "norm"), str)
+        try:
+            return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"{str(path)!r} cannot be read ({' '.join(str(error).split())}): run python -m bench.compare again"
+            ) from error
+
     def write_table(self, name: str, frame: pd.DataFrame) -> None:
         """Write curves.csv or summary.csv atomically, floats with all their digits."""
         write_atomic(self.out / name, frame.to_csv(index=False, lineterminator="\n").encode())
@@ -267,7 +293,7 @@ class Store:
     def write_run(self, record: Mapping[str, Any]) -> None:
         """Write run.json, the last file of a run, with the checksums of the tables beside it."""
         files = {}
-        for name in (RADII, PREDICTIONS, CURVES, SUMMARY):
+        for name in (RADII, PREDICTIONS, CURVES, SUMMARY, ROC_TABLE):
             if (self.out / name).exists():
                 data = (self.out / name).read_bytes()
                 files[name] = {"bytes": len(data), "sha256": checksum(data)}

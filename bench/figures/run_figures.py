@@ -1,4 +1,4 @@
-"""All figures of a run: certified accuracy over the radius, and seconds per certificate."""
+"""All figures of a run: certified accuracy over the radius, seconds per certificate, and what other thresholds give."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +10,14 @@ from bench.calibration import BALANCED, GIVEN, shown_point
 from bench.figures.curve_figure import curve_figure
 from bench.figures.line_styles import legend_styles
 from bench.figures.looks import house_look, save_figure
+from bench.figures.roc_figure import Thresholds, certified_roc_figure, median_figure
 from bench.figures.seconds_figure import seconds_figure
 from bench.files import safe_name
 from bench.store import FIGURES, Store
 from bench.tables.curves import certified_curves, envelopes
 from bench.tables.notes import run_notes
 from bench.tables.points import POINT, file_part, points_in_order
+from bench.tables.rows import LINE
 from bench.tables.summary import summarise
 
 
@@ -25,7 +27,8 @@ def draw_run(out: Path) -> list[Path]:
     Raises UsageError if ``out`` is not the output folder of a finished run, or its tables are damaged.
     """
     run, radii, predictions = Store(out).read_run()
-    return draw_figures(run, radii, predictions, out / FIGURES)
+    written = draw_figures(run, radii, predictions, out / FIGURES)
+    return written + draw_thresholds(run, radii, predictions, Store(out).read_roc_table(), out / FIGURES)
 
 
 def draw_figures(
@@ -50,6 +53,33 @@ def draw_figures(
             if point == points[0] and (panel["seconds_per_certificate"] > 0).any():
                 seconds = seconds_figure(panel, styles, heading)
                 written += save_figure(seconds, folder / f"{stem}_seconds")
+    return written
+
+
+def draw_thresholds(
+    run: Mapping[str, Any],
+    radii: pd.DataFrame,
+    predictions: pd.DataFrame,
+    roc: pd.DataFrame | None,
+    folder: Path,
+) -> list[Path]:
+    """Draw each data set's certified ROC, and median radius over the other class's recall, into the folder.
+
+    roc: ``roc_table``'s rows, None where the run has none. A data set whose predictions have no scores is left out.
+    """
+    summary = summarise(radii, predictions, run["configuration"].get("radii"))
+    written = []
+    for dataset, panel in summary.groupby("dataset", sort=True):
+        own = roc[roc["dataset"] == dataset] if roc is not None else None
+        shown = Thresholds.of_run(predictions[predictions["dataset"] == dataset], own, panel)
+        if shown is None or not panel["certified"].any():
+            continue
+        styles = legend_styles(panel.drop_duplicates([*LINE, "norm"]), run["methods"])
+        heading = _heading(run["configuration"], str(dataset), GIVEN)
+        stem = folder / safe_name(str(dataset))
+        with house_look():
+            for name, draw in (("certified_roc", certified_roc_figure), ("median_radius", median_figure)):
+                written += save_figure(draw(shown, styles, heading), stem.with_name(f"{stem.name}_{name}"))
     return written
 
 

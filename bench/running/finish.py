@@ -21,6 +21,7 @@ from bench.suite import Suite
 from bench.tables.curves import certified_curves, envelopes
 from bench.tables.notes import run_notes
 from bench.tables.original_units import columns_table, in_original_units, render_original_units
+from bench.tables.roc import roc_table
 from bench.tables.summary import summarise
 from bench.tables.summary_text import render_summary
 
@@ -73,6 +74,7 @@ def finish_cells(
     if table is not None:
         store.write_table(TABLE_COLUMNS, columns_table(table))
         store.write_table(ORIGINAL_UNITS, in_original_units(summary, table))
+    store.write_roc(roc_table(store.merge_roc(cells), radii, configuration.get("radii") or {}))
     store.write_run({**run_record(configuration, methods, radii, clock), "costs": costs_of(cells)})
     write_claim(store.out)
     figures = draw_run(store.out)

@@ -22,6 +22,7 @@ from bench.store import (
     ORIGINAL_UNITS,
     PREDICTIONS,
     RADII,
+    ROC_TABLE,
     RUN,
     SUMMARY,
     TABLE_COLUMNS,
@@ -31,7 +32,18 @@ from bench.store import (
 from bench.suite import Suite
 
 MARK = "finished.json"
-TABLES = (RADII, PREDICTIONS, CURVES, SUMMARY, TABLE_COLUMNS, ORIGINAL_UNITS, RUN, CLAIM, CLAIM_TEXT)
+TABLES = (
+    RADII,
+    PREDICTIONS,
+    CURVES,
+    SUMMARY,
+    ROC_TABLE,
+    TABLE_COLUMNS,
+    ORIGINAL_UNITS,
+    RUN,
+    CLAIM,
+    CLAIM_TEXT,
+)
 MADE = (*TABLES, CANDIDATES, "report.html")
 # What the report shows, but another command writes.
 SHOWN = ("falsify.csv",)
