@@ -297,8 +297,8 @@ class Method(ABC):
     ) -> list[dict[str, Radii]]:
         """Return the radii at each threshold of those inputs that are predicted sensitive there.
 
-        thresholds: T numbers (None: as it is); wanted: (T, N) bool, which of x (N, *input_shape) to certify at each.
-        What is found at one threshold must not depend on the others.
+        Called with the threshold 0. thresholds: T numbers (None: as it is); wanted: (T, N) bool, which of x
+        (N, *input_shape) to certify at each. What is found at one threshold must not depend on the others.
         """
         return [
             self._at(threshold).certify(x[chosen], curve, norms, seed)

@@ -10,13 +10,15 @@ from baselines.lipschitz.activations import MaxMin
 from baselines.lipschitz.layers import spectral_norm
 from baselines.lipschitz.linf import MeanShift
 from baselines.lipschitz.networks import ChannelPad, ConvexResidual, LipschitzNetwork
-from baselines.lipschitz.rounding import score_error
+from baselines.lipschitz.rounding import UNIT, score_error
 
 # Layers that increase no distance in any norm: they move, copy, sort or translate coordinates.
 ONE_LIPSCHITZ = (nn.Flatten, nn.PixelUnshuffle, nn.ZeroPad2d, ChannelPad, MaxMin, MeanShift)
 ORDER = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
 # Relative shave for the rounding of the constants (eigenvalues of n rows err by about n 1e-16).
 BOUND_SLACK = 1e-9
+# No radius reaches this far in units of x.
+FARTHEST = 2.0**40
 
 
 def certify(network: LipschitzNetwork, x: Tensor, norms: Sequence[str]) -> dict[str, Tensor]:
@@ -41,13 +43,15 @@ def certify_at_thresholds(
         score, features = network.body(x).squeeze(1), x[0].numel()
         bounds = {norm: bound_from(network.body, network.norm, norm, features) for norm in norms}
         stretch = max(conversion(network.norm, norm, features) / bounds[norm] for norm in norms)
-        # As far as any radius reaches, at the lowest threshold.
-        reach = stretch * (score - min(thresholds)).clamp(min=0)
-        error = score_error(network, x, reach, max(map(abs, thresholds)), layer_bound)
+        # The error is convex in how far a radius reaches: below its chord, and so the same whatever else is asked for.
+        here = score_error(network, x, torch.zeros_like(score), 0.0, layer_bound)
+        slope = score_error(network, x, torch.full_like(score, FARTHEST), 0.0, layer_bound) / FARTHEST
     found = []
     for threshold in thresholds:
+        reach = stretch * (score - threshold).clamp(min=0)
+        error = here + slope * reach + 2 * UNIT * abs(threshold)
         # Twice: the score of x may be computed too large, and that of x' too small.
-        margin = score - threshold - 2 * error
+        margin = torch.where(reach <= FARTHEST, score - threshold - 2 * error, 0)
         # Compared, not clamped, so that an input that is no number gets 0 and not NaN.
         positive = torch.where(margin > 0, margin, 0)
         found.append({norm: positive / (bounds[norm] * (1 + BOUND_SLACK)) for norm in norms})

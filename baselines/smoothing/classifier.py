@@ -1,5 +1,6 @@
 """The smoothed classifier: predicts by confident majority, bounds the probability of the sensitive class."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,12 +35,23 @@ class SmoothedClassifier:
 
         All inputs get ``draws_first`` draws, undecided ones ``draws`` fresh ones; each look may fail with alpha / 2.
         """
-        votes = self._count(x, draws_first, seed, FIRST_LOOK)
-        answer = self._decide(votes, draws_first)
-        undecided = np.flatnonzero(answer < 0)
-        if len(undecided):
-            votes = self._count(x[torch.from_numpy(undecided).to(x.device)], draws, seed, SECOND_LOOK)
-            answer[undecided] = self._decide(votes, draws)
+        thresholds = [self.threshold]
+        return self.predict_at(x, thresholds, draws=draws, draws_first=draws_first, seed=seed)[0]
+
+    def predict_at(
+        self, x: Tensor, thresholds: Sequence[float], *, draws: int, draws_first: int, seed: int
+    ) -> Tensor:
+        """Return (T, N) what ``predict`` returns at each of T thresholds, all from the same draws.
+
+        Each answer is wrong with probability at most alpha for itself, not all of an input's at once.
+        """
+        answer = self._decide(self._count(x, draws_first, seed, FIRST_LOOK, thresholds), draws_first)
+        undecided = answer < 0
+        if undecided.any():
+            # Every input keeps its own noise, whichever others are undecided.
+            wanted = np.where(undecided.any(axis=0), draws, 0)
+            second = self._decide(self._count(x, wanted, seed, SECOND_LOOK, thresholds), draws)
+            answer = np.where(undecided, second, answer)
         return torch.from_numpy(answer)
 
     def p_lower(
@@ -57,7 +69,25 @@ class SmoothedClassifier:
         votes = self._count(x, wanted, seed, COUNT)
         return lower_bound(votes, wanted, self.alpha), wanted
 
-    def _count(self, x: Tensor, draws: int | np.ndarray, seed: int, stage: int) -> np.ndarray:
+    def p_lower_at(
+        self, x: Tensor, thresholds: Sequence[float], wanted: np.ndarray, *, draws: int, seed: int
+    ) -> np.ndarray:
+        """Return (T, N) what ``p_lower`` bounds at each of T thresholds, all from the same draws; 0 where not wanted.
+
+        wanted: (T, N) bool; an input wanted nowhere is not drawn for. Each bound fails with probability at most alpha
+        for itself; whoever takes the best of an input's thresholds spends alpha on each of them.
+        """
+        votes = self._count(x, np.where(wanted.any(axis=0), draws, 0), seed, COUNT, thresholds)
+        return np.where(wanted, lower_bound(np.where(wanted, votes, 0), draws, self.alpha), 0.0)
+
+    def _count(
+        self,
+        x: Tensor,
+        draws: int | np.ndarray,
+        seed: int,
+        stage: int,
+        thresholds: Sequence[float] | None = None,
+    ) -> np.ndarray:
         return count_votes(
             self.model,
             x,
@@ -65,7 +95,7 @@ class SmoothedClassifier:
             self.sigma,
             draws,
             seed=stage_seed(seed, stage),
-            threshold=self.threshold,
+            threshold=self.threshold if thresholds is None else thresholds,
             memory_budget=self.memory_budget,
         )
 

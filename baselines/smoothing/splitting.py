@@ -24,6 +24,7 @@ where a layer is not known to it, by the network in float64 on one x~ at a time.
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,12 +88,17 @@ class SplittingClassifier(nn.Module):
 
         Inputs within float32 rounding of the grid are taken to lie on it, here and in :meth:`radius`.
         """
-        shares, voter = [], _Voter(self.network)
-        for cell, fraction in zip(*_cells(x.flatten(1)), strict=True):
+        return self.share_at(x, [float(self.threshold)])[0]
+
+    def share_at(self, x: Tensor, thresholds: Sequence[float]) -> np.ndarray:
+        """Return (T, N) what ``share`` returns with each of T thresholds, from one pass through all cuts."""
+        shares, voter = np.zeros((len(thresholds), len(x))), _Voter(self.network)
+        for index, (cell, fraction) in enumerate(zip(*_cells(x.flatten(1)), strict=True)):
             pieces = self._pieces(cell, fraction)
-            votes = self._scores(voter, cell, fraction, pieces) > self.threshold.double()
-            shares.append(float(pieces.length[votes].sum()) / self.period)
-        return np.array(shares)
+            scores = self._scores(voter, cell, fraction, pieces)
+            for place, threshold in enumerate(thresholds):
+                shares[place, index] = float(pieces.length[scores > threshold].sum()) / self.period
+        return shares
 
     def radius(self, x: Tensor, share: np.ndarray) -> np.ndarray:
         """Return (N,) certified l1 radii over R^d given ``share(x)``; 0 where p(x) does not exceed 1/2.

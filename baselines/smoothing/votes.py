@@ -30,10 +30,12 @@ def count_votes(
     draws: int | Sequence[int] | np.ndarray,
     *,
     seed: int,
-    threshold: float = 0.0,
+    threshold: float | Sequence[float] = 0.0,
     memory_budget: int | None = None,
 ) -> np.ndarray:
     """Return (N,) int64: how many of the noisy copies of each input x (N, *shape) score above ``threshold``.
+
+    Of T thresholds (T, N), counted on the same copies.
 
     draws: number of noisy copies, one number for all inputs or one per input; every copy has noise of its own.
     seed: names the draws; the same seed, inputs and budget give the same counts, on any number of threads.
@@ -42,10 +44,11 @@ def count_votes(
     """
     draws = np.broadcast_to(np.asarray(draws, dtype=np.int64), (len(x),))
     sampler = _Sampler(model, x, noise, sigma, seed, memory_budget)
-    votes = np.zeros(len(x), dtype=np.int64)
-    for index, counted in sampler.run(draws, lambda scores: (scores > threshold).sum()):
-        votes[index] += int(counted)
-    return votes
+    limits = torch.as_tensor(threshold, dtype=torch.float64, device=x.device).reshape(-1, 1)
+    votes = np.zeros((len(limits), len(x)), dtype=np.int64)
+    for index, counted in sampler.run(draws, lambda scores: (scores > limits).sum(dim=1)):
+        votes[:, index] += counted.cpu().numpy()
+    return votes[0] if np.ndim(threshold) == 0 else votes
 
 
 def noisy_scores(

@@ -136,10 +136,12 @@ class Smoothing(Method):
         return self.model((x[None] + fixed[:, None]).flatten(0, 1)).reshape(ATTACK_COPIES, len(x)).mean(dim=0)
 
     def predict(self, x: Tensor, seed: int) -> Tensor:
+        return self.predict_at(x, [self.threshold], seed)[0]
+
+    def predict_at(self, x: Tensor, thresholds: Sequence[float | None], seed: int) -> list[Tensor]:
         settings = self.settings
-        return self._smoothed().predict(
-            x.float(), draws=settings.draws, draws_first=settings.draws_predict, seed=seed
-        )
+        draws = {"draws": settings.draws, "draws_first": settings.draws_predict}
+        return list(self._smoothed().predict_at(x.float(), thresholds, **draws, seed=seed))
 
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
         settings = self.settings
@@ -152,6 +154,30 @@ class Smoothing(Method):
             norm: _radii_or_abstain(radii(self.noise, settings.sigma, p_lower, dim, norm), draws)
             for norm in norms
         }
+
+    def shares_thresholds(self, curve: Curve) -> bool:
+        # A pilot plans the draws for one threshold.
+        return not self.settings.pilot
+
+    def certify_at(
+        self,
+        x: Tensor,
+        thresholds: Sequence[float | None],
+        wanted: Tensor,
+        curve: Curve,
+        norms: Sequence[str],
+        seed: int,
+    ) -> list[dict[str, Radii]]:
+        if not self.shares_thresholds(curve):
+            return super().certify_at(x, thresholds, wanted, curve, norms, seed)
+        settings, dim, chosen = self.settings, math.prod(x.shape[1:]), wanted.cpu().numpy()
+        bounds = self._smoothed().p_lower_at(x.float(), thresholds, chosen, draws=settings.draws, seed=seed)
+        found = []
+        for p_lower, here in zip(bounds, chosen, strict=True):
+            draws = np.full(here.sum(), settings.draws)
+            by_norm = {norm: radii(self.noise, settings.sigma, p_lower[here], dim, norm) for norm in norms}
+            found.append({norm: _radii_or_abstain(radius, draws) for norm, radius in by_norm.items()})
+        return found
 
     def _two_stage(self, dim: int) -> TwoStage | TwoStageAtRadii:
         settings, norm = self.settings, NATIVE_NORMS[self.noise][0]

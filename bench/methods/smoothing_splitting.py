@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -79,11 +80,36 @@ class SmoothingSplitting(Method):
         return self.model(through).reshape(ATTACK_COPIES, len(x)).mean(dim=0)
 
     def predict(self, x: Tensor, seed: int) -> Tensor:
-        return torch.from_numpy(self.model.share(x) > 0.5).to(torch.int8)
+        return self.predict_at(x, [self.threshold], seed)[0]
+
+    def predict_at(self, x: Tensor, thresholds: Sequence[float | None], seed: int) -> list[Tensor]:
+        return list(torch.from_numpy(self.model.share_at(x, thresholds) > 0.5).to(torch.int8))
 
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
-        radius = self.model.radius(x, self.model.share(x))
-        dim = math.prod(x.shape[1:])
+        return self._radii(x, self.model.share(x), norms)
+
+    def shares_thresholds(self, curve: Curve) -> bool:
+        return True
+
+    def certify_at(
+        self,
+        x: Tensor,
+        thresholds: Sequence[float | None],
+        wanted: Tensor,
+        curve: Curve,
+        norms: Sequence[str],
+        seed: int,
+    ) -> list[dict[str, Radii]]:
+        anywhere = wanted.any(dim=0)
+        shares = np.zeros(wanted.shape)
+        shares[:, anywhere.cpu()] = self.model.share_at(x[anywhere], thresholds)
+        return [
+            self._radii(x[chosen], share[chosen.cpu()], norms)
+            for share, chosen in zip(shares, wanted, strict=True)
+        ]
+
+    def _radii(self, x: Tensor, share: np.ndarray, norms: Sequence[str]) -> dict[str, Radii]:
+        radius, dim = self.model.radius(x, share), math.prod(x.shape[1:])
         return {norm: Radii.from_radius(radius / dim ** DIMENSION_POWER[norm]) for norm in norms}
 
     def use_linear(self, weight: Tensor, bias: float) -> None:

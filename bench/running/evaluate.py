@@ -183,6 +183,7 @@ class Evaluation:
         rows: list[list[pd.DataFrame]] = [[] for _ in points]
         roc = [no_roc()]
         self.seconds["certify"] = 0.0
+        self._set(None if self.method.threshold is None else 0.0)
         for curve in self.method.curves():
             found = certifier.curve(curve, at_points, at_grid)
             self.errors += found.errors

@@ -18,6 +18,7 @@ from bench.running.evaluate import CellResult, Evaluation
 from bench.tables.rows import check_predictions, check_radii, without_timing
 
 METHODS = registered_methods()
+POINTS = ("balanced", "other_recall=0.9")
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
@@ -27,8 +28,8 @@ def well_trained() -> Dataset:
     return replace(blobs(), x_train=larger.x_train, y_train=larger.y_train)
 
 
-def evaluate(name: str) -> CellResult:
-    result = Evaluation(METHODS[name](), well_trained(), plan(name)).run()
+def evaluate(name: str, points: tuple[str, ...]) -> CellResult:
+    result = Evaluation(METHODS[name](), well_trained(), plan(name, points=points)).run()
     assert not result.errors
     result.radii, result.predictions = check_radii(result.radii), check_predictions(result.predictions)
     return result
@@ -36,26 +37,74 @@ def evaluate(name: str) -> CellResult:
 
 @cache
 def evaluated(name: str) -> CellResult:
-    return evaluate(name)
+    return evaluate(name, POINTS)
+
+
+def at(rows: pd.DataFrame, point: str) -> pd.DataFrame:
+    return rows[rows["operating_point"] == point].reset_index(drop=True)
 
 
 @every_method
-def test_rows_are_complete_and_the_same_seed_gives_the_same_rows(name):
+def test_rows_are_complete_and_those_of_a_point_are_those_of_a_run_at_it_alone(name):
+    """The same seed gives the same rows, bit for bit, whatever other thresholds are asked for."""
     radii, predictions = evaluated(name).radii, evaluated(name).predictions
     data, method = well_trained(), METHODS[name]()
-    assert len(radii) == data.y_test.sum() * len(NORMS) * len(method.curves())
-    assert len(predictions) == len(data.y_test)
+    assert len(radii) == data.y_test.sum() * len(NORMS) * len(method.curves()) * len(POINTS)
+    assert len(predictions) == len(data.y_test) * len(POINTS)
     assert (radii["guarantee"] == method.guarantee).all()
     certified = radii["outcome"] == Outcome.CERTIFIED
     assert certified.mean() > 0.2, "a method should certify something on two well separated clouds"
-    again = evaluate(name)
-    pd.testing.assert_frame_equal(without_timing(radii), without_timing(again.radii))
-    pd.testing.assert_frame_equal(without_timing(predictions), without_timing(again.predictions))
+    alone = evaluate(name, POINTS[1:])
+    pd.testing.assert_frame_equal(without_timing(at(radii, POINTS[1])), without_timing(alone.radii))
+    pd.testing.assert_frame_equal(
+        without_timing(at(predictions, POINTS[1])), without_timing(alone.predictions)
+    )
+
+
+@every_method
+def test_the_other_class_keeps_its_recall_on_the_data_that_the_threshold_was_chosen_on(name):
+    data, method = blobs(), METHODS[name]()
+    method.build(data.input_shape, seed=99)
+    method.load_state(evaluated(name).state)
+    _, strict = evaluated(name).calibrations
+    method.set_threshold(strict.threshold)
+    others = torch.from_numpy(data.x_val[data.y_val == 0])
+    kept = (method.predict(others, seed=5) == 0).double().mean()
+    # A vote near the threshold may fall the other way when its draws are others.
+    assert kept >= 0.9 - (0.1 if method.guarantee == "probabilistic" else 0)
+    assert strict.others == len(others) and strict.false_positives <= 0.1 * len(others)
+
+
+@every_method
+def test_certificates_at_several_thresholds_are_those_with_each_threshold_set(name):
+    data, method = blobs(), METHODS[name]()
+    method.build(data.input_shape, seed=99)
+    method.load_state(evaluated(name).state)
+    x = torch.from_numpy(data.x_test[data.y_test == 1][:6])
+    thresholds = [found.threshold for found in evaluated(name).calibrations]
+    thresholds.append(thresholds[0] - abs(thresholds[0]) / 8)
+    wanted = torch.stack([_predicted(method, x, threshold) for threshold in thresholds])
+    for curve in (curve for curve in method.curves() if method.shares_thresholds(curve)):
+        method.set_threshold(0.0)
+        found = method.certify_at(x, thresholds, wanted, curve, curve.norms, seed=7)
+        for threshold, chosen, radii in zip(thresholds, wanted, found, strict=True):
+            method.set_threshold(threshold)
+            for norm, alone in method.certify(x[chosen], curve, curve.norms, seed=7).items():
+                slack = (
+                    0.2 if method.guarantee == "probabilistic" else 1e-6
+                )  # other draws for other positions
+                np.testing.assert_allclose(radii[norm].radius, alone.radius, rtol=slack)
+                assert (radii[norm].outcome == alone.outcome).all()
+
+
+def _predicted(method: Method, x: torch.Tensor, threshold: float) -> torch.Tensor:
+    method.set_threshold(threshold)
+    return method.predict(x, seed=5) == 1
 
 
 @every_method
 def test_predictions_beat_chance(name):
-    predictions = evaluated(name).predictions
+    predictions = at(evaluated(name).predictions, POINTS[0])
     right = (predictions["predicted"] == predictions["label"]).fillna(False)
     for label in (0, 1):
         assert right[predictions["label"] == label].mean() > 0.8
@@ -192,7 +241,7 @@ def test_the_state_holds_everything(name):
     other.build(data.input_shape, seed=99)
     other.load_state(evaluated(name).state)
     x = torch.from_numpy(data.x_test)
-    rows = evaluated(name).predictions["predicted"].fillna(-1).to_numpy()
+    rows = at(evaluated(name).predictions, POINTS[0])["predicted"].fillna(-1).to_numpy()
     # Sensitive inputs whose certificate abstained are stored as abstentions, whatever was predicted.
     kept = rows != -1
     assert (other.predict(x, plan(name).seed_for("predict", 0)).numpy()[kept] == rows[kept]).all()
