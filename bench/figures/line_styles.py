@@ -138,7 +138,7 @@ def _remarks(rows: pd.DataFrame) -> str:
     if first["calibrated_on"] == "test":
         remarks.append("threshold chosen on test data")
     if first["near_chance"]:
-        remarks.append("near chance")
+        remarks.append("near chance, or far below the others")
     recalls = [_share(first["recall_sensitive"]), _share(first["recall_other"])]
     return "; ".join(["", *remarks, f"clean {' / '.join(recalls)}"])
 

@@ -17,8 +17,8 @@ LEGEND = (
     "rec1, rec0: recall of the sensitive and of the other class. median, mean: certified radius over all sensitive "
     "test inputs, 0 where not certified. @r: certified accuracy at r in %. Radii and shares are cut, never rounded "
     "up. (box): perturbed inputs stay in [0, 1]. *: converted from another norm. p: holds with probability "
-    "1 - alpha. !: threshold chosen on test data. ?: not learned, near chance. ~: too few validation inputs to resolve "
-    "the operating point."
+    "1 - alpha. !: threshold chosen on test data. ?: near chance, or far below the others. ~: too few validation "
+    "inputs to resolve the operating point."
 )
 
 

@@ -26,7 +26,7 @@ function guarantee(line) {
 
 const remarks = (line) =>
   (line.calibrated_on === "test" ? " (threshold chosen on test data)" : "") +
-  (line.near_chance ? " (near chance: has not learned)" : "") +
+  (line.near_chance ? " (near chance, or far below the others)" : "") +
   (line.resolved ? "" : " (too few validation inputs to resolve this operating point)");
 
 function methodColumns(view) {

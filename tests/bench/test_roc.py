@@ -1,0 +1,209 @@
+"""Certified ROC: the usual one at radius 0, never above the attacked one elsewhere, and cut where rows are cut."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_curve
+from synthetic import blobs, plan
+
+from bench.attacking.attacks import AttackSettings, norm_exact
+from bench.compare import main as compare
+from bench.contract import Outcome
+from bench.figures.roc_figure import Thresholds, certified_roc_figure, median_figure, usual_roc
+from bench.methods.cayley import Cayley
+from bench.methods.fcnn import FCNN
+from bench.plots import main as plots
+from bench.registry import registered_methods
+from bench.running.evaluate import Evaluation
+from bench.store import Store
+from bench.tables.roc import (
+    LEVELS,
+    certified_share,
+    cut_radii,
+    grid_of_thresholds,
+    mean_over_seeds,
+    median_radius,
+    roc_from_parquet,
+    roc_rows,
+    roc_table,
+    roc_to_parquet,
+)
+
+CURVE = {"dataset": "d", "method": "m", "certificate": "c", "domain": "free", "norm": "l2", "seed": 0}
+radii_lists = st.lists(st.one_of(st.just(0.0), st.floats(0.01, 9.0)), min_size=1, max_size=700)
+
+
+@given(radii_lists, st.floats(0.01, 9.0))
+def test_a_share_read_off_cut_radii_is_never_too_large_and_exact_where_none_were_cut(radii, radius):
+    radii = np.array(radii)
+    exact = (radii >= radius).mean()
+    found = certified_share(cut_radii(radii), len(radii), radius)
+    assert found <= exact + 1e-12
+    assert found >= exact - 1 / LEVELS - 1e-12
+    if len(radii) <= LEVELS:
+        assert found == pytest.approx(exact)
+        if (radii > 0).mean() > 0.5:
+            reached = median_radius(cut_radii(radii), len(radii))
+            assert (radii >= reached).mean() >= 0.5
+            assert (radii > reached).mean() < 0.5 or (radii >= reached).mean() == pytest.approx(0.5)
+
+
+def test_the_grid_runs_from_no_false_positive_to_all():
+    others = np.random.default_rng(0).normal(size=1000)
+    counts = [(others > threshold).sum() for threshold in grid_of_thresholds(others)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] == 1000 and counts[-2:] == [1, 0]
+    assert len(grid_of_thresholds(np.full(5, np.nan))) == 0
+    assert len(grid_of_thresholds(np.ones(4))) == 2  # ties: all or nothing
+
+
+def test_the_tables_keep_their_radii_on_disk_and_shares_at_named_radii():
+    rows = roc_rows(
+        CURVE, [-1.0, 0.5], np.array([0.0, 1.0, 2.0]), [np.array([3.0, 1.0]), np.array([0.0, 0.0])]
+    )
+    again = roc_from_parquet(roc_to_parquet(rows))
+    assert [list(radii) for radii in again["radii"]] == [[3.0, 1.0], []]
+    assert again["false_positives"].tolist() == [3, 2]
+    radii = pd.DataFrame({"dataset": ["d"], "norm": ["l2"], "radius": [2.0]})
+    table = roc_table(again, radii, {"l2": [1.0, 2.0]})
+    assert table["certified_recall_1"].tolist() == [1.0, 0.0] and table["certified_recall_2"].tolist() == [
+        0.5,
+        0.0,
+    ]
+    assert table["median_radius"].tolist() == [3.0, 0.0] and table["radius_2"].tolist() == [2.0, 2.0]
+
+
+def test_seeds_are_averaged_where_all_have_the_same_false_positives():
+    def rows(seed: int, radius: float, thresholds: list[float]) -> pd.DataFrame:
+        others = np.array([0.0, 1.0, 2.0])
+        facts = {**CURVE, "seed": seed}
+        return roc_rows(facts, thresholds, others, [np.array([radius, 0.0])] * len(thresholds))
+
+    both = pd.concat([rows(0, 2.0, [0.5, 1.5]), rows(1, 4.0, [0.5])], ignore_index=True)
+    table = roc_table(both, pd.DataFrame({"dataset": ["d"], "norm": ["l2"], "radius": [1.0]}), {"l2": [3.0]})
+    means = mean_over_seeds(table)
+    assert means["false_positives"].tolist() == [2]
+    assert means["median_radius"].tolist() == [3.0] and means["certified_recall_1"].tolist() == [0.25]
+
+
+@pytest.fixture(scope="module", params=[FCNN, Cayley])
+def evaluated(request):
+    method, data = request.param(), blobs(shift=0.1, count=360)
+    return method, data, Evaluation(method, data, plan(norms=("l2", "linf"))).run()
+
+
+def test_the_roc_at_radius_0_is_scikit_learns(evaluated):
+    _, data, result = evaluated
+    scores = result.predictions["score"].astype(float).to_numpy()
+    rate, recall, _ = roc_curve(data.y_test, scores, drop_intermediate=False)
+    ours = usual_roc(result.predictions)
+    np.testing.assert_array_equal(ours[0], rate)
+    np.testing.assert_array_equal(ours[1], recall)
+    # A positive radius is what is predicted sensitive, so the certified recalls at any radius start on this curve.
+    for row in result.roc.itertuples():
+        mine = recall[rate == row.false_positives / row.others]
+        share = certified_share(row.radii, row.inputs, 0.0)
+        assert min(abs(mine - share)) < 1e-12
+
+
+def test_the_certified_roc_never_lies_above_the_attacked_one(evaluated):
+    """At each false positive rate, inputs that an attack brings to the threshold cannot be certified there."""
+    method, data, result = evaluated
+    x = torch.from_numpy(data.x_test[data.y_test == 1])
+    attack = AttackSettings(steps=20, restarts=1)
+    reached = 0
+    for norm, radius in (("l2", 0.08), ("linf", 0.05)):
+        rows = result.roc[(result.roc["norm"] == norm) & (result.roc["domain"] == "free")]
+        for row in rows.iloc[:: max(1, len(rows) // 5)].itertuples():
+            method.set_threshold(row.threshold)
+            ball = torch.full((len(x),), radius, dtype=torch.float64)
+            points = norm_exact(method.score, x, ball, norm, "free", attack, 0).points
+            attacked = min((method.predict(part, 0) == 1).double().mean() for part in (x, points))
+            certified = certified_share(row.radii, row.inputs, radius)
+            assert certified <= attacked + 1e-12
+            reached += certified > 0
+    assert reached > 2, "the comparison is empty where nothing is certified"
+
+
+def test_methods_that_share_no_work_have_no_line():
+    method, data = registered_methods()["crown"](), blobs(count=60)
+    result = Evaluation(method, data, plan(norms=("l2",))).run()
+    assert (result.radii["outcome"] == Outcome.CERTIFIED).any() and result.roc.empty
+
+
+SUITE = """
+datasets = ["circles"]
+norms = ["l2"]
+[[methods]]
+method = "cayley"
+settings.train.epochs = 2
+[[methods]]
+method = "crown"
+settings.hidden = [4]
+settings.train.epochs = 1
+"""
+
+
+def test_the_figures_are_redrawn_from_the_folder(tmp_path):
+    (tmp_path / "small.toml").write_text(SUITE)
+    out = tmp_path / "out"
+    assert compare(["--suite", str(tmp_path / "small.toml"), "--out", str(out), "--jobs", "1"]) == 0
+    names = [f"circles_{kind}.{end}" for kind in ("certified_roc", "median_radius") for end in ("png", "pdf")]
+    before = {name: (out / "figures" / name).read_bytes() for name in names}
+    for name in names:
+        (out / "figures" / name).unlink()
+    assert plots([str(out)]) == 0
+    assert {name: (out / "figures" / name).read_bytes() for name in names} == before
+    table = Store(out).read_roc_table()
+    assert set(table["method"]) == {"cayley"} and (table["certified_recall_1"] <= 1).all()
+    # Recalls fall with the radius, and rise with the false positives allowed.
+    assert (table["certified_recall_1"] >= table["certified_recall_2"]).all()
+    assert table.sort_values("false_positives")["certified_recall_1"].is_monotonic_increasing
+
+
+def test_lines_are_of_the_table_and_markers_of_the_chosen_thresholds():
+    predictions = pd.DataFrame(
+        {
+            "dataset": "d",
+            "method": "m",
+            "operating_point": "balanced",
+            "seed": 0,
+            "index": range(4),
+            "label": [1, 1, 0, 0],
+            "score": pd.array([2.0, 1.0, 0.5, -1.0], dtype="Float64"),
+        }
+    )
+    summary = pd.DataFrame(
+        {
+            **{name: [value] for name, value in CURVE.items() if name != "seed"},
+            "operating_point": ["balanced"],
+            "recall_sensitive": [1.0],
+            "recall_other": [0.5],
+            "median_radius": [1.5],
+            "certified": [2],
+            "native": [True],
+            "radius_1": [1.0],
+            "certified_accuracy_1": [0.5],
+        }
+    )
+    rows = roc_rows(CURVE, [-2.0, 0.5], np.array([0.5, -1.0]), [np.array([4.0, 3.0]), np.array([1.5, 0.5])])
+    table = roc_table(rows, pd.DataFrame({"dataset": ["d"], "norm": ["l2"], "radius": [1.0]}), {"l2": [1.0]})
+    shown = Thresholds.of_run(predictions, table, summary)
+    from bench.figures.line_styles import LineStyle
+
+    styles = {("m", "c", "free"): LineStyle(0, "M", "M", (0.1, 0.2, 0.3), "-", "o")}
+    panel = certified_roc_figure(shown, styles, "h").axes[2]
+    line, marker = panel.lines
+    np.testing.assert_allclose(
+        line.get_xdata(), [0.25, 1.0]
+    )  # no false positive stands at half the smallest rate
+    np.testing.assert_allclose(line.get_ydata(), [0.5, 1.0])
+    assert (marker.get_xdata()[0], marker.get_ydata()[0]) == (0.5, 0.5)
+    assert panel.get_xscale() == "log"
+    line, marker = median_figure(shown, styles, "h").axes[0].lines
+    np.testing.assert_allclose(line.get_ydata(), [1.5, 4.0])
+    assert marker.get_ydata()[0] == 1.5
+    assert Thresholds.of_run(predictions.assign(score=pd.NA), None, summary) is None
