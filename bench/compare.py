@@ -63,6 +63,8 @@ def compare(options: argparse.Namespace, interrupts: Interrupts) -> int:
 
     out = options.out or DEFAULT_OUT / safe_name(f"{suite.name}_tuned")
     file, failed = tune(suite, options, options.tune, out / TUNING, interrupts)
+    if file is None:
+        return DONE
     options.out = out
     return max(run_suite(load_suite(str(file)), options, interrupts), FAILED if failed else DONE)
 

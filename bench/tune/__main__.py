@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench import options as compare_options
 from bench.commands import DONE, FAILED, command
+from bench.compare import listing
 from bench.errors import Parser
 from bench.running.interrupts import Interrupts
 from bench.tune.session import tune
@@ -40,9 +41,14 @@ def parser() -> Parser:
 
 def run(options: argparse.Namespace) -> int:
     """Search, and say where the result is."""
+    if options.list:
+        print(listing())
+        return DONE
     suite = compare_options.chosen_suite(options)
     with Interrupts() as interrupts:
         path, failed = tune(suite, options, options.minutes, options.out, interrupts)
+    if path is None:
+        return DONE
     print(
         f"Every candidate: {path.parent / 'candidates.csv'}\nCompare: python -m bench.compare --suite {path}"
     )

@@ -16,6 +16,7 @@ from bench.settings import from_table, merged
 
 # A radius that is infinite counts as this.
 LARGEST = 1e9
+PATIENCE = 2.0
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,17 @@ class Verdict:
     recall: float
     other_recall: float
 
-    def measure(self, point: OperatingPoint, floor: float) -> float:
+    def measure(self, point: OperatingPoint, floor: float, patience: float = 1.0) -> float:
         """Return what a search maximises: the radius, less where recalls fall below the floor.
 
         Below it the radius is worth share lost at the floor / share lost of itself, so that radius is not bought by
-        giving inputs up. A candidate that certifies less than half of the inputs gets recall - 1, at most 0, so that
-        there too better is more.
+        giving inputs up. patience: how many times the floor's share may be lost at no cost. A candidate that certifies
+        less than half of the inputs gets recall - 1, at most 0, so that there too better is more.
         """
         recall = self._recall_that_counts(point)
         if self.radius <= 0:
             return recall - 1
-        return min(self.radius, LARGEST) * min(1.0, (1 - floor) / max(1 - recall, 1e-9))
+        return min(self.radius, LARGEST) * min(1.0, patience * (1 - floor) / max(1 - recall, 1e-9))
 
     def meets(self, point: OperatingPoint, floor: float) -> bool:
         """Say whether the recalls reach the floor."""
@@ -73,10 +74,14 @@ class Judge:
         """Say whether the recalls reach the floor at every operating point."""
         return all(v.meets(point, self.floor) for v, point in zip(verdicts, self.points, strict=True))
 
-    def measure(self, verdicts: Sequence[Verdict]) -> float:
+    def measure(self, verdicts: Sequence[Verdict], patience: float = 1.0) -> float:
         """Return the mean measure over the operating points."""
-        each = [v.measure(point, self.floor) for v, point in zip(verdicts, self.points, strict=True)]
-        return float(np.mean(each))
+        pairs = zip(verdicts, self.points, strict=True)
+        return float(np.mean([verdict.measure(point, self.floor, patience) for verdict, point in pairs]))
+
+    def promise(self, verdicts: Sequence[Verdict]) -> float:
+        """Return the measure that a longer training may reach: short ones lose inputs that longer ones keep."""
+        return self.measure(verdicts, PATIENCE)
 
     def _verdicts(self, method: Method, curve: Curve, norms: Sequence[str]) -> dict[str, Verdict]:
         """Norm -> verdict at the threshold that is set."""

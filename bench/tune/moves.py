@@ -4,6 +4,7 @@ A pure function of what was tried, so that a cut search goes on as if nothing ha
 budget.
 """
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -37,7 +38,8 @@ class Candidate:
 
     params: in the units of the search; settings: as a suite writes them, epochs included; seconds: of training, what
     finding out the cost of an epoch took included; measure: what is maximised, None where it was not judged to the end;
-    cost: seconds per epoch, None where it trains in no epochs; meets: whether its recalls reach the floor.
+    cost: seconds per epoch, None where it trains in no epochs; meets: whether its recalls reach the floor;
+    promise: the measure with its recalls forgiven in part, as they grow with the length of a training.
     """
 
     number: int
@@ -50,6 +52,7 @@ class Candidate:
     epochs: int | None = None
     cost: float | None = None
     meets: bool = False
+    promise: float = 0.0
     reason: str = ""
 
     @property
@@ -112,14 +115,18 @@ class Game:
         return min(max(SHORT * self.budget, wanted), SHORT_AT_MOST * self.budget)
 
     def _longer(self, tried: Sequence[Candidate], left: float) -> Move | None:
-        """Train the best for longer: two of them at first, then the one that did best; None if none can grow."""
+        """Train for longer the best, then the most promising, then for all that is left whichever now promises most.
+
+        None if none can grow.
+        """
         longer = [candidate for candidate in tried if candidate.kind == "longer"]
         if not self.trains or any(candidate.kind == "longest" for candidate in tried):
             return None
         final = len(longer) >= 2 or left < 3 * LONGER * self.budget or not self.searchable
         kind, seconds = ("longest", ALMOST_ALL * left) if final else ("longer", LONGER * self.budget)
         done = [candidate.params for candidate in longer]
-        ranked = sorted((c for c in tried if c.ended), key=lambda c: c.measure, reverse=True)
+        worth = operator.attrgetter("promise" if longer or final else "measure")
+        ranked = sorted((c for c in tried if c.ended), key=worth, reverse=True)
         for candidate in ranked:
             if not final and candidate.params in done:
                 continue

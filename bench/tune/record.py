@@ -109,5 +109,6 @@ def _candidate(frozen: FrozenTrial) -> Candidate:
         epochs=facts.get("epochs"),
         cost=facts.get("cost"),
         meets=facts.get("meets", False),
+        promise=facts.get("promise", 0.0),
         reason=facts.get("reason", ""),
     )

@@ -141,6 +141,7 @@ class Search:
             mine = [each[self.task.norm] for each in verdicts]
             measure = self.judge.measure(mine)
             attempt.known |= {"verdicts": as_table(mine), "meets": self.judge.meets(mine)}
+            attempt.known["promise"] = self.judge.promise(mine)
             if move.kind == "default":
                 attempt.known["scales"] = {n: max(each[n].radius for each in verdicts) for n in NORMS}
             state = "cut" if attempt.cut else "finished"

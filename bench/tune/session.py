@@ -25,12 +25,12 @@ SEARCHES = "searches"
 
 def tune(
     suite: Suite, options: argparse.Namespace, minutes: float, out: Path, interrupts: Interrupts
-) -> tuple[Path, int]:
+) -> tuple[Path | None, int]:
     """Search settings for every method, data set and native norm of a suite.
 
-    Returns the path of the suite that was written to ``out``, and how many searches failed. options: as of
-    bench.compare. Raises UsageError before anything is started if they make no
-    sense, or if nothing was found.
+    Returns the path of the suite that was written to ``out`` (None for a dry run), and how many searches failed.
+    options: as of bench.compare. Raises UsageError before anything is started if they make no sense, or if nothing was
+    found.
     """
     tasks = planned(suite, checked_minutes(minutes), checked_floor(options.recall_floor))
     resources = chosen_resources(options, suite)
@@ -42,6 +42,9 @@ def tune(
     asked = requests(options, suite.datasets)
     for request in asked.values():
         cached_dataset(request)
+    _announce(tasks, len(resources.devices))
+    if options.dry_run:
+        return None, 0
     store = Store(out)
     store.prepare()
     jobs = [SearchJob(task, asked[task.dataset], _file(out, task), resources.threads) for task in tasks]
@@ -50,7 +53,6 @@ def tune(
         store.sweep()
         if options.fresh:
             _forget(jobs)
-        _announce(tasks, len(resources.devices))
         for job, error in run_searches(jobs, resources.devices):
             with interrupts.held():
                 failed += bool(error)

@@ -10,11 +10,19 @@ from bench.tune.moves import Candidate, Game, Move, chosen
 from bench.tune.values import Scales, guess, suggested
 
 
-def tried(
-    number, kind="search", seconds=5.0, measure=1.0, epochs=10, params=None, state="finished", meets=False
-):
+def tried(number, kind="search", seconds=5.0, measure=1.0, epochs=10, params=None, **rest):
     params = {"rate": number} if params is None else params
-    return Candidate(number, kind, state, params, {}, seconds, measure, epochs, 0.5, meets)
+    rest = {"state": "finished", "cost": 0.5, "promise": measure, **rest}
+    return Candidate(
+        number=number,
+        kind=kind,
+        params=params,
+        settings={},
+        seconds=seconds,
+        measure=measure,
+        epochs=epochs,
+        **rest,
+    )
 
 
 def game(**changes) -> Game:
@@ -41,6 +49,8 @@ def test_half_way_the_two_best_are_trained_for_longer_and_the_winner_for_longest
     last = game().next(both)
     assert (last.kind, last.params) == ("longest", {"rate": 4})
     assert 0.9 * 26 < last.seconds <= 26
+    hopeful = [*longer[:3], tried(8, seconds=10.0, measure=2.5, promise=9.5), *longer[4:]]
+    assert game().next(hopeful).params == {"rate": 8}
     assert game().next([*both, tried(7, "longest", 24.0, 9.5, 48, {"rate": 4})]) is None
 
 
