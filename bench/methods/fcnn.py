@@ -1,5 +1,7 @@
 """Feature-convex neural networks: the method under study, with its certificates as separate curves."""
 
+import copy
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,6 +19,9 @@ from fcnn.losses import RadiusLoss, RegularisedLoss, balanced_accuracy, median_r
 from fcnn.networks import ConvexConvNet, ConvexMLP, ConvexNetwork
 from fcnn.training import Loss, TrainSettings, train
 
+# How many times shorter than the training is the one that finds the scale of radii.
+SHORTER = 8
+
 
 @dataclass(frozen=True)
 class FCNNSettings:
@@ -26,7 +31,8 @@ class FCNNSettings:
     centred: whether the identity map subtracts the training mean, as the paper does; centered_abs always does.
     gradient_weights: norm -> weight of the gradient regulariser for radii in that norm.
     radius_targets, box_targets: norm -> radius to train for, closed-form and inside [0, 1]^d; when either is given, the
-    radius loss replaces the regulariser.
+    radius loss replaces the regulariser. target_multiples: norm -> radius to train for as a multiple of the median that
+    a short training with the regulariser reaches on the training split, so that a recipe fits data it was not made for.
     keep_best: keep the epoch with the best median radius in this norm, or the best balanced accuracy, on validation
     data; "" keeps the last. With ``train.patience`` training stops when that measure no longer improves.
     certificates: which curves to issue, as certificate:domain.
@@ -41,6 +47,7 @@ class FCNNSettings:
     gradient_weights: dict[str, float] = field(default_factory=lambda: {"l2": 0.01})
     radius_targets: dict[str, float] = field(default_factory=dict)
     box_targets: dict[str, float] = field(default_factory=dict)
+    target_multiples: dict[str, float] = field(default_factory=dict)
     radius_weight: float = 1.0
     other_share: float = 0.0
     keep_best: Literal["", "l1", "l2", "linf", "accuracy"] = ""
@@ -101,7 +108,7 @@ class FCNN(Method):
             self.model.feature_map.mean.copy_(data.x.mean(dim=0))
         train(
             self.model,
-            self._loss(),
+            self._loss(self._targets(data, context)),
             (data.x, data.y),
             settings.train,
             seed=context.seed,
@@ -110,6 +117,23 @@ class FCNN(Method):
             checkpoint=context.checkpoint,
             progress=context.progress,
         )
+
+    def _targets(self, data: TrainingData, context: FitContext) -> dict[str, float]:
+        """Radii to train for: those of the settings, and multiples of what a short training reaches."""
+        settings = self.settings
+        targets = dict(settings.radius_targets)
+        if not settings.target_multiples:
+            return targets
+        scout = copy.deepcopy(self.model)
+        epochs = max(1, settings.train.epochs // SHORTER)
+        regularised = RegularisedLoss(settings.gradient_weights)
+        short = dataclasses.replace(settings.train, epochs=epochs, patience=0)
+        train(scout, regularised, (data.x, data.y), short, seed=context.seed, after_step=scout.project)
+        for norm, multiple in settings.target_multiples.items():
+            reached = median_radius(scout, data.x, data.y, norm)
+            if reached > 0:  # where half of the inputs are misclassified there is no scale
+                targets[norm] = multiple * reached
+        return targets
 
     def _measure(self, data: TrainingData) -> Callable[[nn.Module], float] | None:
         """What early stopping maximises, if anything."""
@@ -173,11 +197,11 @@ class FCNN(Method):
         size = torch.Size(feature_shape).numel()
         return ConvexMLP(size, settings.hidden, passthrough=settings.passthrough)
 
-    def _loss(self) -> Loss:
+    def _loss(self, targets: dict[str, float]) -> Loss:
         settings = self.settings
-        if settings.radius_targets or settings.box_targets:
+        if targets or settings.box_targets:
             return RadiusLoss(
-                settings.radius_targets,
+                targets,
                 settings.radius_weight,
                 other_share=settings.other_share,
                 box_radii=settings.box_targets,

@@ -123,6 +123,7 @@ def judged_twin(
     """Return the method as it stands, even in the middle of its training, with the settings of judging laid over it."""
     settings = from_table(type(method).Settings, merged(table, judging), f"settings of {method.name!r}")
     twin = type(method)(settings, method.device)
+    twin.mutable = method.mutable
     twin.build(shape, seed=0)
     twin.load_state({name: tensor.detach().clone() for name, tensor in method.state().items()})
     twin.model.eval()

@@ -86,6 +86,7 @@ class Search:
         self.trains = isinstance(getattr(self.default, "train", None), TrainSettings)
         self.shape = data.input_shape
         self.data = training_data(data, self.device)
+        self.mutable = None if data.mutable is None else torch.from_numpy(data.mutable).to(self.device)
         chosen = judged_inputs(data, self.space.judged_inputs)
         self.judge = Judge(
             self.data.x_val[chosen],
@@ -290,6 +291,7 @@ class _Attempt:
         method_class = search.task.entry.method_class
         table = merged(search.task.table(), settings)
         method = method_class(from_table(method_class.Settings, table, search.task.label), search.device)
+        method.mutable = search.mutable
         method.build(search.shape, search.task.seed_for("build"))
         return method
 
@@ -312,6 +314,8 @@ def search_key(task: Task, data: Dataset) -> str:
     digest = hashlib.sha256()
     for array in (data.x_train, data.y_train, data.x_val, data.y_val):
         digest.update(np.ascontiguousarray(array).tobytes())
+    if data.mutable is not None:
+        digest.update(data.mutable.tobytes())
     told = {
         "task": [task.dataset, task.entry.method, task.entry.name, task.norm, task.points, task.floor],
         "settings": plain(task.entry.settings_for(task.dataset)),

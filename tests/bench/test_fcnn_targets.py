@@ -1,0 +1,45 @@
+"""Targets of the radius loss as multiples of what a short training reaches: recipes for data nobody tuned."""
+
+import pytest
+import torch
+from synthetic import blobs
+
+from bench.contract import FitContext, TrainingData
+from bench.methods.fcnn import FCNN, FCNNSettings
+from fcnn.training import TrainSettings
+
+
+def data() -> TrainingData:
+    arrays = blobs()
+    return TrainingData(*map(torch.from_numpy, (arrays.x_train, arrays.y_train, arrays.x_val, arrays.y_val)))
+
+
+def built(**settings: object) -> FCNN:
+    method = FCNN(FCNNSettings(train=TrainSettings(epochs=80, batch_size=32, learning_rate=0.01), **settings))
+    method.build((4,), seed=1)
+    return method
+
+
+def targets(**settings: object) -> dict[str, float]:
+    return built(**settings)._targets(data(), FitContext(seed=3))
+
+
+def test_targets_are_multiples_of_what_a_short_training_reaches():
+    once = targets(target_multiples={"l1": 1.0, "l2": 1.0})
+    assert 0.01 < once["l2"] < once["l1"] < 4
+    assert targets(target_multiples={"l2": 3.0})["l2"] == pytest.approx(3 * once["l2"])
+
+
+def test_targets_of_the_settings_stay_and_without_multiples_nothing_is_trained():
+    both = targets(radius_targets={"linf": 0.2, "l2": 9.0}, target_multiples={"l2": 1.0})
+    assert both["linf"] == 0.2
+    assert both["l2"] < 4
+    method = built(radius_targets={"l2": 9.0})
+    assert method._targets(None, FitContext(seed=3)) == {"l2": 9.0}
+
+
+def test_the_short_training_leaves_the_network_as_it_was():
+    method = built(target_multiples={"l2": 1.0})
+    before = {name: tensor.clone() for name, tensor in method.state().items()}
+    method._targets(data(), FitContext(seed=3))
+    assert all(torch.equal(before[name], tensor) for name, tensor in method.state().items())
