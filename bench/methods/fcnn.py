@@ -31,8 +31,9 @@ class FCNNSettings:
     centred: whether the identity map subtracts the training mean, as the paper does; centered_abs always does.
     gradient_weights: norm -> weight of the gradient regulariser for radii in that norm.
     radius_targets, box_targets: norm -> radius to train for, closed-form and inside [0, 1]^d; when either is given, the
-    radius loss replaces the regulariser. target_multiples: norm -> radius to train for as a multiple of the median that
-    a short training with the regulariser reaches on the training split, so that a recipe fits data it was not made for.
+    radius loss replaces the regulariser. target_multiples: where no targets are given, norm -> radius to train for as a
+    multiple of the median that a short training with the regulariser reaches on the training split, so that a recipe
+    fits data it was not made for.
     keep_best: keep the epoch with the best median radius in this norm, or the best balanced accuracy, on validation
     data; "" keeps the last. With ``train.patience`` training stops when that measure no longer improves.
     certificates: which curves to issue, as certificate:domain.
@@ -119,11 +120,10 @@ class FCNN(Method):
         )
 
     def _targets(self, data: TrainingData, context: FitContext) -> dict[str, float]:
-        """Radii to train for: those of the settings, and multiples of what a short training reaches."""
-        settings = self.settings
-        targets = dict(settings.radius_targets)
-        if not settings.target_multiples:
-            return targets
+        """Radii to train for: those of the settings, or multiples of what a short training reaches."""
+        settings, targets = self.settings, {}
+        if settings.radius_targets or settings.box_targets or not settings.target_multiples:
+            return settings.radius_targets
         scout = copy.deepcopy(self.model)
         epochs = max(1, settings.train.epochs // SHORTER)
         regularised = RegularisedLoss(settings.gradient_weights)

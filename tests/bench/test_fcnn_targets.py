@@ -30,12 +30,10 @@ def test_targets_are_multiples_of_what_a_short_training_reaches():
     assert targets(target_multiples={"l2": 3.0})["l2"] == pytest.approx(3 * once["l2"])
 
 
-def test_targets_of_the_settings_stay_and_without_multiples_nothing_is_trained():
-    both = targets(radius_targets={"linf": 0.2, "l2": 9.0}, target_multiples={"l2": 1.0})
-    assert both["linf"] == 0.2
-    assert both["l2"] < 4
-    method = built(radius_targets={"l2": 9.0})
-    assert method._targets(None, FitContext(seed=3)) == {"l2": 9.0}
+@pytest.mark.parametrize("given", [{"radius_targets": {"l2": 9.0}}, {"box_targets": {"l1": 9.0}}, {}])
+def test_where_targets_are_given_or_no_multiples_are_nothing_is_trained(given):
+    method = built(**given, **({"target_multiples": {"l2": 1.0}} if given else {}))
+    assert method._targets(None, FitContext(seed=3)) == given.get("radius_targets", {})
 
 
 def test_the_short_training_leaves_the_network_as_it_was():
