@@ -27,8 +27,10 @@ from bench.commands import DONE, command
 from bench.contract import NORMS, check_norms
 from bench.data import Dataset
 from bench.errors import Parser, UsageError
+from bench.export.inputs import asked_inputs
 from bench.running.runner import DataRequest, cached_dataset
 from bench.store import Store
+from bench.tables.points import points_in_order
 
 ANSWERS = "queries.csv"
 # Most queries are easy: they are decided in one batch, with so few sub-domains each, before the clock starts.
@@ -102,7 +104,7 @@ def ask(
     calls = [
         joblib.delayed(answer)(network, x, index, norm, radius, queries)
         for network in networks
-        for x, index in [chosen_inputs(network, data, queries.inputs)]
+        for x, index in [chosen_inputs(store, network, data, seed, queries)]
         for norm, radii in queries.radii.items()
         for radius in radii
         if not _answered(done, network, norm, radius, queries, index)
@@ -128,12 +130,19 @@ def load_network(
     return Network(method_id, chain, hashlib.sha256(weights).hexdigest()[:16])
 
 
-def chosen_inputs(network: Network, data: Dataset, count: int) -> tuple[torch.Tensor, np.ndarray]:
-    """Return the first ``count`` sensitive test inputs that the network calls sensitive, and their indices."""
-    index = np.flatnonzero(data.y_test == 1)
-    x = torch.from_numpy(data.x_test[index])
-    right = (network.chain.score(x.flatten(1).double()) > 0).numpy()
-    return x[right][:count], index[right][:count]
+def chosen_inputs(
+    store: Store, network: Network, data: Dataset, seed: int, queries: Queries
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Return the run's own first inputs that the network calls sensitive, and their indices.
+
+    They are those that exported questions ask about, so that other verifiers' answers can be set beside these.
+    """
+    run, radii, _ = store.read_run()
+    cell = (radii["dataset"] == data.name) & (radii["method"] == network.method) & (radii["seed"] == seed)
+    points = points_in_order(run["configuration"], radii["operating_point"])
+    point = radii["operating_point"] == (queries.operating_point or points[0])
+    index = asked_inputs(radii[cell & point], queries.inputs)
+    return torch.from_numpy(data.x_test[index]), index
 
 
 def summarise(answers: pd.DataFrame) -> str:

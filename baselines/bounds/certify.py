@@ -40,7 +40,8 @@ class RadiusSearch:
     for it too, so the radii are ordered ibp <= crown_ibp <= crown <= alpha_crown and free <= box for every input.
 
     max_radius: largest radius tried; by default the diameter of the unit box in that norm. mutable: (d,) bool, the only
-    coordinates that are perturbed; None: all.
+    coordinates that are perturbed; None: all. until: moment of time.monotonic() after which a search ends with what it
+    has.
     """
 
     score: BoundedScore
@@ -51,6 +52,7 @@ class RadiusSearch:
     slopes: SlopeSettings = field(default_factory=SlopeSettings)
     batch_size: int | None = None
     mutable: Tensor | None = None
+    until: float | None = None
     _known: dict[tuple[str, str], CertifiedRadii] = field(default_factory=dict, repr=False)
 
     def radii(self, method: str, domain: str = "free") -> CertifiedRadii:
@@ -89,7 +91,7 @@ class RadiusSearch:
             return self.score.lower(balls, method, self.slopes, enough=slack[index]) - slack[index]
 
         limit, covers = self._limits(x, domain)
-        found = largest_radius(margin, start, score - slack, limit, self.tolerance)
+        found = largest_radius(margin, start, score - slack, limit, self.tolerance, self.until)
         radius = torch.maximum(found.radius * (1 - SHAVE), start)
         radius = torch.where(found.reached_limit & covers, torch.inf, radius)
         return CertifiedRadii(radius, found.reached_limit)

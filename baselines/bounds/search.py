@@ -5,6 +5,7 @@ the first uncertified radius is a far better guess than the middle. Only radii t
 returned, hence the result is sound even where the bound should not fall monotonically.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,17 +30,23 @@ class SearchResult:
 
 
 def largest_radius(
-    margin: Margin, start: Tensor, at_zero: Tensor, limit: Tensor, tolerance: float
+    margin: Margin,
+    start: Tensor,
+    at_zero: Tensor,
+    limit: Tensor,
+    tolerance: float,
+    until: float | None = None,
 ) -> SearchResult:
     """Search each input's largest certified radius in [start, limit] to a relative ``tolerance``.
 
     margin(index, radius) -> bound at those radii for those inputs, positive = certified. start: (N,) radii known to be
-    certified (0 is allowed). at_zero: (N,) margin at radius 0. Inputs with at_zero <= 0 get radius 0.
+    certified (0 is allowed). at_zero: (N,) margin at radius 0. Inputs with at_zero <= 0 get radius 0. until: moment of
+    time.monotonic() after which nothing more is tried.
     """
     bracket = _Bracket(start, at_zero, limit)
     for _ in range(MOST_EVALUATIONS):
         active = bracket.open(tolerance).nonzero().squeeze(1)
-        if len(active) == 0:
+        if len(active) == 0 or (until is not None and time.monotonic() > until):
             break
         radius = bracket.guess(tolerance)[active]
         bracket.update(active, radius, margin(active, radius))

@@ -1,7 +1,7 @@
 """Complete verification of small ReLU networks by branch and bound (alpha,beta-CROWN): see ``verify``, ``certify``."""
 
-from baselines.branch_and_bound.chain import Chain, UnsupportedNetwork, to_chain
-from baselines.branch_and_bound.radius import CertifiedRange, certify
+from baselines.branch_and_bound.chain import Chain, UnsupportedNetwork, to_chain, to_chains
+from baselines.branch_and_bound.radius import CertifiedRange, certify, certify_all
 from baselines.branch_and_bound.search import verify
 from baselines.branch_and_bound.settings import Budget, Outcome, Search, Status, Verdicts
 
@@ -15,6 +15,8 @@ __all__ = [
     "UnsupportedNetwork",
     "Verdicts",
     "certify",
+    "certify_all",
     "to_chain",
+    "to_chains",
     "verify",
 ]

@@ -58,7 +58,19 @@ class Chain:
 
 
 def to_chain(model: nn.Module, input_shape: tuple[int, ...], device: torch.device | None = None) -> Chain:
-    """Write a network (N, *input_shape) -> (N,) or (N, 1) as a chain of dense float64 layers, in evaluation mode.
+    """Write a network (N, *input_shape) -> (N,) or (N, 1) as a chain, see ``to_chains``."""
+    chains = to_chains(model, input_shape, device)
+    if len(chains) != 1:
+        raise UnsupportedNetwork(
+            f"the network has {len(chains)} outputs: subtract the other class to get one score"
+        )
+    return chains[0]
+
+
+def to_chains(
+    model: nn.Module, input_shape: tuple[int, ...], device: torch.device | None = None
+) -> tuple[Chain, ...]:
+    """Write a network (N, *input_shape) -> (N, M) as chains of dense float64 layers, one for each of its outputs.
 
     Each ReLU must apply to all that comes before it, so no shortcut may bypass one; between them stand affine operators
     of ``baselines.layered``, whose reading is compared with the network. Raises UnsupportedNetwork naming the layer
@@ -68,11 +80,11 @@ def to_chain(model: nn.Module, input_shape: tuple[int, ...], device: torch.devic
         network = read(model, input_shape, device or "cpu", rewrite=False, most_entries=MAX_WEIGHTS)
     except UnreadableNetwork as error:
         raise UnsupportedNetwork(f"{error}; {ADVICE}") from error
-    return as_chain(network)
+    return as_chains(network)
 
 
-def as_chain(network: LayeredNetwork) -> Chain:
-    """The layers as a chain; raises UnsupportedNetwork as ``to_chain`` does."""
+def as_chains(network: LayeredNetwork) -> tuple[Chain, ...]:
+    """The layers as chains that share all but the last; raises UnsupportedNetwork as ``to_chains`` does."""
     for place, layer in enumerate(network.layers):
         if layer.activation is not None and not layer.is_relu:
             raise UnsupportedNetwork(f"{layer.name} is not a ReLU; {ADVICE}")
@@ -80,10 +92,9 @@ def as_chain(network: LayeredNetwork) -> Chain:
             raise UnsupportedNetwork(
                 f"a shortcut past a ReLU is added before {layer.name}, so that the network is no chain; {ADVICE}"
             )
-    outputs = network.layers[-1].width
-    if outputs != 1:
-        raise UnsupportedNetwork(
-            f"the network has {outputs} outputs: subtract the other class to get one score"
-        )
     weights = tuple(dense(layer.maps[place]) for place, layer in enumerate(network.layers))
-    return Chain(weights, tuple(layer.bias for layer in network.layers))
+    biases = tuple(layer.bias for layer in network.layers)
+    return tuple(
+        Chain((*weights[:-1], weights[-1][row : row + 1]), (*biases[:-1], biases[-1][row : row + 1]))
+        for row in range(network.layers[-1].width)
+    )

@@ -9,7 +9,7 @@ from torch import nn
 
 from baselines.bounds import METHODS as BOUNDS
 from baselines.bounds import BoundedScore, UnsupportedLayer
-from baselines.branch_and_bound import UnsupportedNetwork, to_chain
+from baselines.branch_and_bound import UnsupportedNetwork, to_chains
 from bench.certify.given import SMOOTHING, GivenBounds, GivenBranchAndBound, GivenFCNN, margins_of
 from bench.contract import Method
 from bench.errors import UsageError, unknown
@@ -53,7 +53,7 @@ def obstacles(network: nn.Module, input_shape: tuple[int, ...], unread: str = ""
         except UnsupportedLayer as error:
             bounded = str(error)
         try:
-            to_chain(margins_of(network), input_shape)
+            to_chains(margins_of(network), input_shape)
         except UnsupportedNetwork as error:
             chain = str(error)
     return {

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from baselines.bounds import RadiusSearch
 from bench.calibration import ThresholdedScore
 from bench.certify.watching import Watched, WatchedBranchAndBound
 from bench.contract import FitContext, Method, TrainingData
@@ -46,6 +47,12 @@ class GivenBounds(GivenMargins, Watched, BoundPropagation):
     name = "bounds"
     title = "Bounds"
     reference = "Gowal et al., 2018; Zhang et al., NeurIPS 2018; Xu et al., ICLR 2021"
+
+    def _search(self, x: Tensor, norm: str) -> RadiusSearch:
+        """The search, which ends with what it has when the stage's time is over."""
+        search = super()._search(x, norm)
+        search.until = None if self.stage is None else self.stage.end
+        return search
 
 
 class GivenBranchAndBound(GivenMargins, WatchedBranchAndBound, AlphaBetaCROWN):

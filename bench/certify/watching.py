@@ -105,7 +105,7 @@ class Watched:
 
     def _chunks(self, x: Tensor) -> Iterator[Tensor]:
         """Few inputs first, then as many as should take ``CHUNK_SECONDS``."""
-        start, size = 0, 2 if self.cut else len(x)
+        start, size = 0, 1 if self.cut else len(x)
         while start < len(x):
             began = time.monotonic()
             yield x[start : start + size]

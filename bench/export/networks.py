@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from baselines.lipschitz.layers import CachedWeight
 from bench.contract import Method
 from bench.errors import UsageError
+from bench.export.plain import NotPlain, write_plain
 from bench.model_files.runtime import INSTALL_HINT
 
 # Before 14 batch normalisation does not say whether it trains, and the reference implementation takes it to.
@@ -20,24 +21,22 @@ CHECKED_INPUTS = 3
 
 
 class OneOutput(nn.Module):
-    """(1, *shape) -> (1, 1), the form verifiers expect: sensitive iff the output is positive."""
+    """A score network as (1, *shape) -> (1, 1), the form verifiers expect: sensitive iff the output is positive."""
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.method = copy.copy(method)
-        self.method.model = with_fixed_weights(method.model).float().eval().requires_grad_(False)
-        self.model = self.method.model
+        self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.method.score(x).reshape(-1, 1)
+        return self.model(x).reshape(-1, 1)
 
 
-def with_fixed_weights(model: nn.Module) -> nn.Module:
-    """Return a copy whose layers hold the weights they would compute as float32 constants, so that ONNX can have them.
+def with_fixed_weights(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Return a copy of that precision whose layers hold the weights they would compute, so that ONNX can have them.
 
     Raises UsageError for circular convolutions, which work on Fourier transforms.
     """
-    model = copy.deepcopy(model).eval()
+    model = copy.deepcopy(model).to(dtype).eval().requires_grad_(False)
     for layer in model.modules():
         if isinstance(layer, CachedWeight):
             weight = layer.weight()
@@ -45,15 +44,16 @@ def with_fixed_weights(model: nn.Module) -> nn.Module:
                 raise UsageError(
                     "its circular convolutions use Fourier transforms, which verifiers do not read"
                 )
-            layer.compute_weight = weight.float().clone
+            layer.compute_weight = weight.detach().to(dtype).clone
     return model
 
 
 def write_onnx(method: Method, input_shape: tuple[int, ...], path: Path) -> None:
     """Write a trained method's score network to ``path``, in float32 for one input at a time.
 
-    The file is checked against the method with ONNX's reference implementation. Raises UsageError saying why a method
-    has no such network: a smoothed classifier's vote, or an operation that ONNX lacks.
+    As plainly as it can be, see ``plain``; else as torch exports it. The file is checked against the method with ONNX's
+    reference implementation. Raises UsageError saying why a method has no such network: a smoothed classifier's vote,
+    or an operation that ONNX lacks.
     """
     try:
         import onnx
@@ -62,22 +62,9 @@ def write_onnx(method: Method, input_shape: tuple[int, ...], path: Path) -> None
         raise UsageError(INSTALL_HINT) from error
     if method.guarantee != "deterministic":
         raise UsageError("its classifier is a vote over noise, not a network")
-    network = OneOutput(method).eval()
     x = torch.rand(CHECKED_INPUTS, *input_shape, generator=torch.Generator().manual_seed(0))
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter(
-                "ignore"
-            )  # the exporter that needs no further package is called the old one
-            torch.onnx.export(
-                network,
-                (x[:1],),
-                path,
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=["X"],
-                output_names=["Y"],
-            )
+        _write(method, input_shape, path)
         reference = ReferenceEvaluator(onnx.load(path))
         found = np.concatenate([reference.run(None, {"X": row[None].numpy()})[0] for row in x])
     except Exception as error:  # exporter and reference raise many types for what they do not know
@@ -86,6 +73,29 @@ def write_onnx(method: Method, input_shape: tuple[int, ...], path: Path) -> None
         raise UsageError(
             f"its network cannot be written as ONNX ({type(error).__name__}: {reason})"
         ) from error
-    if not np.allclose(found, network(x).numpy(), rtol=TOLERANCE, atol=TOLERANCE):
+    judge = copy.copy(method)
+    judge.model = copy.deepcopy(method.model).eval()
+    with torch.no_grad():
+        expected = judge.score(x).reshape(-1, 1).numpy()
+    if not np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE):
         path.unlink()
         raise UsageError("its network as ONNX computes other scores")
+
+
+def _write(method: Method, input_shape: tuple[int, ...], path: Path) -> None:
+    try:
+        write_plain(with_fixed_weights(method.model, torch.float64), input_shape, path)
+        return
+    except NotPlain:
+        network = OneOutput(with_fixed_weights(method.model, torch.float32))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the exporter that needs no further package
+        torch.onnx.export(
+            network,
+            (torch.zeros(1, *input_shape),),
+            path,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["X"],
+            output_names=["Y"],
+        )

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from bench.attacking.targets import load_method
-from bench.contract import Outcome
 from bench.data import Dataset
 from bench.errors import UsageError, unknown
+from bench.export.inputs import asked_inputs
 from bench.export.networks import write_onnx
 from bench.export.questions import ask, vnnlib
 from bench.files import DamagedFileError, safe_name, write_atomic
@@ -121,7 +120,7 @@ def _ask_about(
     wanted: Wanted,
 ) -> list[dict[str, Any]]:
     """Write the questions about one network: the first inputs that it calls sensitive, at every radius."""
-    index = np.unique(rows.loc[rows["outcome"] != Outcome.MISCLASSIFIED, "index"])[: wanted.inputs]
+    index = asked_inputs(rows, wanted.inputs)
     written = []
     for place in map(int, index):
         for radius in radii:

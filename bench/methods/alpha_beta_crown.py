@@ -13,8 +13,8 @@ from baselines.branch_and_bound import (
     CertifiedRange,
     Search,
     UnsupportedNetwork,
-    certify,
-    to_chain,
+    certify_all,
+    to_chains,
 )
 from baselines.branch_and_bound import Outcome as Ending
 from bench.contract import Curve, Outcome, Radii
@@ -86,7 +86,7 @@ class AlphaBetaCROWN(BoundPropagation):
         """Search these inputs; the box starts from the free radii, which hold in it too."""
         self._exact.network(self.model)
         shape = tuple(x.shape[1:])
-        chain = self._exact.kept("chain", lambda network: to_chain(self.bounded(), shape, self.device))
+        chains = self._exact.kept("chains", lambda network: to_chains(self.bounded(), shape, self.device))
         settings = self.settings
         # The attack's seed comes from the inputs, so that the free radii are the same whichever curve asks for them.
         search = Search(
@@ -99,7 +99,7 @@ class AlphaBetaCROWN(BoundPropagation):
         )
         start = self._free_radii(x, norm) if domain == "box" and "free" in settings.domains else None
         budget = Budget(settings.max_domains, settings.seconds or None)
-        found = certify(chain, x, norm, domain, budget, search, settings.tolerance, start)
+        found = certify_all(chains, x, norm, domain, budget, search, settings.tolerance, start)
         if domain == "free":
             self._free_known(norm).update(zip(_names(x), found.radius, strict=True))
         return found

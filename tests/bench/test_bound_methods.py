@@ -144,11 +144,11 @@ def test_branch_and_bound_in_the_box_is_never_below_the_free_radius(norm):
 def test_how_branch_and_bound_searches_is_a_setting(monkeypatch):
     seen = []
 
-    def spy(chain, x, norm, domain, budget, search, *rest):
+    def spy(chains, x, norm, domain, budget, search, *rest):
         seen.append(search)
         raise RuntimeError("seen")
 
-    monkeypatch.setattr("bench.methods.alpha_beta_crown.certify", spy)
+    monkeypatch.setattr("bench.methods.alpha_beta_crown.certify_all", spy)
     settings = dataclasses.replace(QUICK, root_steps=3, refine_depth=2, restarts=1, search_steps=4, rounds=5)
     method = built(AlphaBetaCROWN, settings)
     with pytest.raises(RuntimeError, match="seen"):

@@ -29,6 +29,8 @@ from bench.methods.linear import Linear
 from bench.methods.linf_distance import LinfDistance
 from bench.methods.sll import SLL
 from bench.methods.smoothing_gaussian import SmoothingGaussian
+from bench.queries import ANSWERS
+from bench.queries import main as queries
 from bench.running.evaluate import Evaluation
 from bench.running.plan import CellPlan
 from bench.running.provenance import RunClock, run_record
@@ -123,6 +125,47 @@ WRITTEN = [
     (L1Lipschitz, (1, 5, 5), {"hidden": (6, 5)}),
     (Linear, (4,), {}),
 ]
+
+
+PLAIN = [
+    (FCNN, (1, 4, 3), {"hidden": (6, 5), "feature_map": "centered_abs"}),
+    (FCNN, (1, 8, 8), {"architecture": "convnet", "convnet": {"depth": 2, "passthrough": True}}),
+    (CROWN, (1, 4, 3), {"hidden": (6, 5)}),
+    (CROWN, (1, 8, 8), {"network": "convnet"}),
+    (PublishedFCNN, (1, 5, 5), {"architecture": "convnet", "convnet": {"first_kernel": 3}}),
+    (Linear, (4,), {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "shape", "settings"), PLAIN)
+def test_normalisation_is_folded_and_only_plain_operators_are_left(kind, shape, settings, tmp_path):
+    method = kind(kind.Settings(**settings))
+    method.build(shape, seed=0)
+    write_onnx(method, shape, tmp_path / "net.onnx")
+    model = onnx.load(tmp_path / "net.onnx")
+    assert {node.op_type for node in model.graph.node} <= {"Flatten", "MatMul", "Add", "Relu"}
+    assert [node.op_type for node in model.graph.node][:2] == ["Flatten", "MatMul"]
+
+
+def test_bench_queries_asks_about_the_same_inputs(out, data_folder):
+    assert export(out, data_folder, "--methods", "crown", "--inputs", "4", "--radii", "0.05") == 0
+    told = [
+        "--dataset",
+        "blobs",
+        "--methods",
+        "crown",
+        "--radii",
+        "linf=0.05",
+        "--inputs",
+        "4",
+        "--jobs",
+        "1",
+    ]
+    assert queries([str(out), *told, "--data-dir", str(data_folder)]) == 0
+    asked = pd.read_csv(out / "vnnlib" / "questions.csv")
+    answered = pd.read_csv(out / ANSWERS)
+    asked = asked[asked["operating_point"] == asked["operating_point"][0]]
+    assert sorted(asked["index"]) == sorted(answered["index"]) and len(asked) == 4
 
 
 @pytest.mark.parametrize(("kind", "shape", "settings"), WRITTEN)
