@@ -16,6 +16,7 @@ from bench.methods.l1_lipschitz import L1Lipschitz
 from bench.methods.linf_distance import LinfDistance
 from bench.methods.sll import SLL
 from bench.settings import from_table
+from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.classifier import FeatureConvexClassifier
 from fcnn.heads import MaxAffine, start_affine
 from fcnn.learned_maps import LipschitzMap, certify_through_map
@@ -84,6 +85,22 @@ class FCNNLearned(Method):
     reference = "Pfrommer et al., NeurIPS 2023"
     guarantee = "deterministic"
     Settings = FCNNLearnedSettings
+    space = SearchSpace(
+        {
+            "feature_map": Choice(*MAPS),
+            "map_settings.margin": Range(0.2, 5.0, log=True, of="{norm}"),
+            "map_settings.radius_target": Range(1.0, 15.0, log=True, of="{norm}"),
+            "map_settings.train.epochs": Range(10, 60, whole=True),
+            "map_settings.train.learning_rate": Range(1e-3, 0.1, log=True),
+            "head": Choice("icnn", "max_affine"),
+            "margin": Range(0.2, 5.0, log=True, of="{norm}"),
+            "radius_target": Range(1.0, 20.0, log=True, of="{norm}"),
+            **training(learning_rate=(5e-4, 0.05)),
+            **augmentation(),
+            **{f"map_settings.{key}": values for key, values in augmentation().items()},
+        },
+        judging={"certificates": ["closed_form:free"]},
+    )
 
     model: FeatureConvexClassifier
 
