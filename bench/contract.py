@@ -147,16 +147,19 @@ class Method(ABC):
     """Base class of every method; see the module docstring for the order of calls and the shapes.
 
     Class attributes: ``name`` (used in suites, file names and rows), ``title`` (legends), ``reference`` (paper),
-    ``guarantee``, ``Settings`` (a frozen dataclass whose defaults are the default recipe), ``space``, what tuning may
-    change of them (see bench.space), ``batch_size``, how many test inputs it is given at once, and
-    ``respects_mutable``, whether its certificates and the adversarial points behind ``radius_upper`` are for changes
-    of the mutable features only.
+    ``guarantee``, ``kind`` and ``slot``, its family and its shade of the family's colour in every figure (see
+    bench.figures.identity; a method that names none gets free ones by its name), ``Settings`` (a frozen dataclass whose
+    defaults are the default recipe), ``space``, what tuning may change of them (see bench.space), ``batch_size``, how
+    many test inputs it is given at once, and ``respects_mutable``, whether its certificates and the adversarial points
+    behind ``radius_upper`` are for changes of the mutable features only.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     reference: ClassVar[str]
     guarantee: ClassVar[Literal["deterministic", "probabilistic"]] = "deterministic"
+    kind: ClassVar[str] = ""
+    slot: ClassVar[int | None] = None
     Settings: ClassVar[type]
     batch_size: ClassVar[int] = 512
     space: ClassVar[SearchSpace] = SearchSpace()

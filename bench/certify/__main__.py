@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -162,7 +163,7 @@ def _configuration(options: argparse.Namespace, data: Dataset, norms: tuple[str,
     }
 
 
-def _metadata(methods: Sequence[Method], model: Path) -> dict[str, dict[str, str]]:
+def _metadata(methods: Sequence[Method], model: Path) -> dict[str, dict[str, Any]]:
     return {
         method.name: {
             "method": method.name,
@@ -170,6 +171,8 @@ def _metadata(methods: Sequence[Method], model: Path) -> dict[str, dict[str, str
             "reference": method.reference,
             "guarantee": method.guarantee,
             "family": "",
+            "kind": method.kind,
+            "slot": method.slot,
         }
         for method in methods
     }

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -11,11 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
+from bench.figures.identity import Color
 from bench.figures.line_styles import NORM_SYMBOLS, CurveId, LineStyle, log_axis, plain_text, shown_length
 
 PANEL_WIDTH, PANEL_HEIGHT = 4.2, 2.9
 LEGEND_ROW, LEGEND_CHARACTERS_PER_INCH = 0.17, 18
-ENVELOPE_LOOK = {"color": "0.55", "linewidth": 4.0, "alpha": 0.45, "zorder": 1}
+ENVELOPE_LOOK = {"linewidth": 4.0, "alpha": 0.3, "zorder": 1}
+ENVELOPE_COLOR = (0.55, 0.55, 0.55)
+ENVELOPE_NOTE = "best at each radius, chosen on test inputs"
 KEY = "clean: recall of the sensitive / the other class.   (box) and short dashes: perturbed inputs stay in [0, 1].   "
 HOLLOW = "Hollow marker: converted from another norm.   Band: 95 %."
 
@@ -26,11 +29,14 @@ def curve_figure(
     summary: pd.DataFrame,
     styles: Mapping[CurveId, LineStyle],
     heading: str,
+    families: Mapping[str, Color] | None = None,
 ) -> Figure:
     """Draw one data set's curves and envelopes; norms in which nothing is certified are named.
 
-    curves, best: columns of :mod:`bench.tables.curves`, from ``certified_curves`` and ``envelopes``.
+    curves, best: columns of :mod:`bench.tables.curves`, from ``certified_curves`` and ``envelopes``. families: the
+    colour of each envelope, grey where none is given.
     """
+    colors = {name: (families or {}).get(name, ENVELOPE_COLOR) for name in sorted(set(best["method"]))}
     certified = set(summary.loc[summary["certified"] > 0, "norm"])
     norms = [norm for norm in NORM_SYMBOLS if norm in certified]
     missing = [NORM_SYMBOLS[norm] for norm in NORM_SYMBOLS if norm in set(summary["norm"]) - certified]
@@ -47,12 +53,12 @@ def curve_figure(
         panel, rows = curves[curves["norm"] == norm], summary[summary["norm"] == norm]
         for ax in axes[:, column]:
             _draw_lines(ax, panel, rows, styles)
-            _draw_envelopes(ax, best[best["norm"] == norm])
+            _draw_envelopes(ax, best[best["norm"] == norm], colors)
         _finish_axes(axes[:, column], panel, norm)
         axes[0, column].set_title(_panel_title(rows, styles, norm), fontsize=8)
     axes[0, 0].set_ylabel("certified accuracy")
     axes[1, 0].set_ylabel("certified accuracy")
-    _label(figure, styles, sorted(set(best["method"])), heading, width, columns)
+    _label(figure, styles, colors, heading, width, columns)
     return figure
 
 
@@ -85,11 +91,12 @@ def _draw_lines(
         )
 
 
-def _draw_envelopes(ax: Axes, best: pd.DataFrame) -> None:
+def _draw_envelopes(ax: Axes, best: pd.DataFrame, colors: Mapping[str, Color]) -> None:
     """Draw a broad pale line behind the members of each family."""
-    for _, curve in best.groupby(["method", "domain"], sort=True):
+    for (family, _), curve in best.groupby(["method", "domain"], sort=True):
         curve = _until_zero(curve)
-        ax.plot(curve["radius"], curve["certified_accuracy"], drawstyle="steps-pre", **ENVELOPE_LOOK)
+        look = {"drawstyle": "steps-pre", "color": colors[family], **ENVELOPE_LOOK}
+        ax.plot(curve["radius"], curve["certified_accuracy"], **look)
 
 
 def _until_zero(curve: pd.DataFrame) -> pd.DataFrame:
@@ -141,7 +148,7 @@ def _legend_columns(styles: Mapping[CurveId, LineStyle], width: float) -> int:
 def _label(
     figure: Figure,
     styles: Mapping[CurveId, LineStyle],
-    families: Sequence[str],
+    families: Mapping[str, Color],
     heading: str,
     width: float,
     columns: int,
@@ -161,10 +168,8 @@ def _label(
         for style in styles.values()
     ]
     handles += [
-        Line2D(
-            [], [], **ENVELOPE_LOOK, label=plain_text(f"{family}: best at each radius, chosen on test inputs")
-        )
-        for family in families
+        Line2D([], [], color=color, **ENVELOPE_LOOK, label=plain_text(f"{family}: {ENVELOPE_NOTE}"))
+        for family, color in families.items()
     ]
     figure.legend(
         handles=handles,

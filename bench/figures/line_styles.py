@@ -1,24 +1,23 @@
 """How each curve looks and what the legend calls it: told apart by colour, and without colour by dashes and markers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from bench.figures.identity import FAMILIES, Color, family_and_slot, shades, stable_number
+
 NORM_SYMBOLS = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
-# Solid or nearly so where inputs are free, broken where they stay in the box.
+# Solid where inputs are free, broken where they stay in the box; the others only when markers have run out.
 DASHES = {
     "free": ("-", (0, (9, 1.5, 1.5, 1.5)), (0, (14, 2)), (0, (9, 1.5, 1.5, 1.5, 1.5, 1.5))),
     "box": ((0, (4, 2)), (0, (1.2, 1.2)), (0, (4, 1.2, 1.2, 1.2)), (0, (2.5, 2.5))),
 }
 MARKERS = "os^DvPX<>*ph"
-# Shades of a method's colour for its certificates: shares of black (negative) or white (positive) mixed in.
-SHADES = (0.0, -0.45, 0.4, -0.75)
 
 CurveId = tuple[str, str, str]
 
@@ -30,7 +29,7 @@ class LineStyle:
     rank: int
     name: str
     label: str
-    color: tuple[float, float, float]
+    color: Color
     dashes: str | tuple
     marker: str
 
@@ -40,33 +39,82 @@ def legend_styles(
 ) -> dict[CurveId, LineStyle]:
     """Return the style of each curve of one data set's summary, in the order of the legend.
 
-    A method has one hue, its certificates are shades of it. methods: {id: {"title": ...}} in legend order.
+    Colours are the methods' own (see bench.figures.identity), the same whatever else is in the figure; a method's
+    further certificates and entries take shades between. Box and free line of a certificate share colour and marker.
+    methods: as in run.json, in legend order.
     """
     order = list(dict.fromkeys([*methods, *summary["method"]]))
-    palette = seaborn.color_palette("colorblind")
     rows = dict(list(summary.groupby(["method", "certificate", "domain"])))
     # The two domains stay together, free inputs first.
     keys = sorted(rows, key=lambda key: (order.index(key[0]), key[2] != "free", key[1]))
+    colors, markers = _colors(keys, methods), _markers(keys, methods)
     styles: dict[CurveId, LineStyle] = {}
     for rank, key in enumerate(keys):
-        method, _, domain = key
-        place = order.index(method)
-        siblings = [other for other in styles if other[0] == method]
-        # Colours repeat when the palette ends; another shade and other dashes keep such methods apart.
-        turn = place // len(palette)
-        hue = place % len(palette)
-        alike = [style for other, style in styles.items() if order.index(other[0]) % len(palette) == hue]
-        dashes = _free_dashes(DASHES[domain], turn, alike)
+        method, certificate, domain = key
+        marker, turn = markers[method, certificate]
         name = plain_text(curve_title(key, keys, methods))
         styles[key] = LineStyle(
             rank=rank,
             name=name,
             label=name + _remarks(rows[key]),
-            color=_free_shade(palette[hue], len(siblings) + turn, styles.values()),
-            dashes=dashes,
-            marker=_free_marker(rank, dashes, styles.values()),
+            color=colors[method, certificate],
+            dashes=DASHES[domain][turn % len(DASHES[domain])],
+            marker=marker,
         )
     return styles
+
+
+def _lines_by_identity(
+    keys: Iterable[CurveId], methods: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[tuple[str, str], bool]]:
+    """Return ((method, certificate), main) in the order in which looks are given away, whatever a suite's order is.
+
+    Main curves come first: the first certificate of a method under its registered name.
+    """
+    lines = sorted({key[:2] for key in keys})
+    firsts: dict[str, tuple[str, str]] = {}
+    for line in lines:
+        firsts.setdefault(line[0], line)
+    found = [
+        (line, firsts[line[0]] == line and str(methods.get(line[0], {}).get("method") or line[0]) == line[0])
+        for line in lines
+    ]
+    return sorted(found, key=lambda entry: (not entry[1], entry[0]))
+
+
+def _colors(
+    keys: Iterable[CurveId], methods: Mapping[str, Mapping[str, Any]]
+) -> dict[tuple[str, str], Color]:
+    """Return a colour for each (method, certificate): its own, or the next shade of it that no other curve has."""
+    found: dict[tuple[str, str], Color] = {}
+    entries = _lines_by_identity(keys, methods)
+    named = {str(methods.get(line[0], {}).get("method") or line[0]) for line, main in entries if main}
+    for line, main in entries:
+        # A suite may know a method under other names only: the first of them has its shade.
+        registered = str(methods.get(line[0], {}).get("method") or line[0])
+        own = main or registered not in named
+        named.add(registered)
+        choice, taken = shades(line[0], methods, own), set(found.values())
+        found[line] = next((color for color in choice if color not in taken), choice[0])
+    return found
+
+
+def _markers(
+    keys: Iterable[CurveId], methods: Mapping[str, Mapping[str, Any]]
+) -> dict[tuple[str, str], tuple[str, int]]:
+    """Return (marker, number of dashes) for each (method, certificate); no two share both as long as there are any."""
+    found: dict[tuple[str, str], tuple[str, int]] = {}
+    families = list(FAMILIES)
+    for line, main in _lines_by_identity(keys, methods):
+        kind, slot = family_and_slot(line[0], methods)
+        place = 2 * families.index(kind) + slot if kind else stable_number(line[0])
+        place = place if main else place + stable_number("/".join(line))
+        first = place % len(MARKERS)
+        turned = MARKERS[first:] + MARKERS[:first]
+        choice = [(marker, turn) for turn in range(len(DASHES["free"])) for marker in turned]
+        taken = set(found.values())
+        found[line] = next((look for look in choice if look not in taken), choice[0])
+    return found
 
 
 def curve_title(key: CurveId, curves: Iterable[CurveId], methods: Mapping[str, Mapping[str, Any]]) -> str:
@@ -99,34 +147,6 @@ def shown_length(label: str) -> int:
     for symbol in NORM_SYMBOLS.values():
         label = label.replace(symbol, "l1")
     return len(label)
-
-
-def _free_dashes(choice: tuple, first: int, others: Sequence[LineStyle]) -> str | tuple:
-    """Return the first dashes, from the one numbered ``first`` on, that fewest of the other curves have."""
-    used = [style.dashes for style in others]
-    turned = choice[first % len(choice) :] + choice[: first % len(choice)]
-    return min(turned, key=used.count)
-
-
-def _free_marker(rank: int, dashes: str | tuple, others: Iterable[LineStyle]) -> str:
-    """Return a marker that no other curve has together with these dashes, as long as there is one."""
-    taken = {style.marker for style in others if style.dashes == dashes}
-    turned = MARKERS[rank % len(MARKERS) :] + MARKERS[: rank % len(MARKERS)]
-    return next((marker for marker in turned if marker not in taken), turned[0])
-
-
-def _free_shade(
-    color: tuple[float, float, float], first: int, others: Iterable[LineStyle]
-) -> tuple[float, float, float]:
-    """Return a shade that no other curve has, as long as there is one; the shade numbered ``first`` if it is free."""
-    taken = {style.color for style in others}
-    shades = [_shade(color, SHADES[(first + step) % len(SHADES)]) for step in range(len(SHADES))]
-    return next((shade for shade in shades if shade not in taken), shades[0])
-
-
-def _shade(color: tuple[float, float, float], share: float) -> tuple[float, float, float]:
-    target = 1.0 if share > 0 else 0.0
-    return tuple(channel + abs(share) * (target - channel) for channel in color)
 
 
 def _remarks(rows: pd.DataFrame) -> str:

@@ -47,7 +47,8 @@ def draw_figures(
         stem = f"{safe_name(str(dataset))}{file_part(point, points)}"
         with house_look():
             own = [table[(table["dataset"] == dataset) & (table[POINT] == point)] for table in (curves, best)]
-            lines = curve_figure(*own, panel, styles, heading)
+            colors = {families[key[0]]: style.color for key, style in styles.items() if key[0] in families}
+            lines = curve_figure(*own, panel, styles, heading, colors)
             written += save_figure(lines, folder / f"{stem}_certified_accuracy")
             # What a certificate costs does not depend on the threshold.
             if point == points[0] and (panel["seconds_per_certificate"] > 0).any():

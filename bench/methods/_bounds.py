@@ -77,6 +77,7 @@ class BoundPropagation(Method):
     The network is trained in float32. A copy of it in float64 predicts, is attacked and is certified.
     """
 
+    kind = "bounds"
     guarantee = "deterministic"
     Settings = BoundsSettings
     respects_mutable = True

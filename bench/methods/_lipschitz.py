@@ -47,6 +47,7 @@ class LipschitzMethod(Method):
     The network is trained in float32 and then cast to float64: that one function predicts and is certified.
     """
 
+    kind = "lipschitz"
     guarantee = "deterministic"
     native_norm: ClassVar[str]
 

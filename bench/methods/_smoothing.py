@@ -88,6 +88,7 @@ class SmoothingSettings(NoisyTraining):
 class Smoothing(Method):
     """Base of the three sampled methods; they differ in ``noise`` only."""
 
+    kind = "smoothing"
     guarantee = "probabilistic"
     Settings = SmoothingSettings
     space = SearchSpace(

@@ -63,6 +63,8 @@ class AlphaBetaCROWN(BoundPropagation):
 
     name = "alpha_beta_crown"
     title = "α,β-CROWN"
+    kind = "verification"
+    slot = 0
     reference = "Wang et al., NeurIPS 2021"
     Settings = AlphaBetaCROWNSettings
     respects_mutable = False  # its splits and attacks move every feature

@@ -35,6 +35,7 @@ class BRO(LipschitzMethod):
 
     name = "bro"
     title = "BRO"
+    slot = 3
     reference = "Lai et al., ICML 2025"
     native_norm = "l2"
     Settings = BROSettings

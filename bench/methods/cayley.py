@@ -29,6 +29,7 @@ class Cayley(LipschitzMethod):
 
     name = "cayley"
     title = "Cayley"
+    slot = 0
     reference = "Trockman and Kolter, ICLR 2021"
     native_norm = "l2"
     Settings = CayleySettings

@@ -13,4 +13,5 @@ class CROWN(BoundPropagation):
 
     name = "crown"
     title = "CROWN"
+    slot = 0
     reference = "Zhang et al., NeurIPS 2018"

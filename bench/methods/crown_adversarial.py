@@ -36,6 +36,7 @@ class CROWNAdversarial(BoundPropagation):
 
     name = "crown_adversarial"
     title = "alpha-CROWN (adversarially trained)"
+    slot = 2
     reference = "Xu et al., ICLR 2021"
     Settings = AdversarialSettings
     space = SearchSpace(ADVERSARIAL_SPACE, judging=QUICK_BOUNDS, judged_inputs=400)

@@ -68,6 +68,8 @@ class FCNN(Method):
 
     name = "fcnn"
     title = "FCNN"
+    kind = "feature_convex"
+    slot = 0
     reference = "Pfrommer et al., NeurIPS 2023"
     guarantee = "deterministic"
     Settings = FCNNSettings

@@ -82,6 +82,8 @@ class FCNNLearned(Method):
 
     name = "fcnn_learned"
     title = "FCNN, learned map"
+    kind = "feature_convex"
+    slot = 2
     reference = "Pfrommer et al., NeurIPS 2023"
     guarantee = "deterministic"
     Settings = FCNNLearnedSettings

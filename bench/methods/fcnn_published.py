@@ -17,6 +17,7 @@ class PublishedFCNN(FCNN):
 
     name = "fcnn_published"
     title = "FCNN, published networks"
+    slot = 1
 
     def _convex_network(self, feature_shape: tuple[int, ...]) -> ConvexNetwork:
         if self.settings.architecture == "convnet":

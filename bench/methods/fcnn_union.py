@@ -87,6 +87,8 @@ class FCNNUnion(Method):
 
     name = "fcnn_union"
     title = "FCNN, union"
+    kind = "feature_convex"
+    slot = 3
     reference = "Pfrommer et al., NeurIPS 2023"
     guarantee = "deterministic"
     Settings = FCNNUnionSettings

@@ -33,6 +33,7 @@ class IBP(BoundPropagation):
 
     name = "ibp"
     title = "IBP training + CROWN"
+    slot = 1
     reference = "Gowal et al., 2018"
     Settings = IBPSettings
     space = SearchSpace(

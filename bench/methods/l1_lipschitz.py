@@ -28,6 +28,7 @@ class L1Lipschitz(LipschitzMethod):
 
     name = "l1_lipschitz"
     title = "ℓ1-Lipschitz net"
+    slot = 4
     reference = "Anil et al., ICML 2019"
     native_norm = "l1"
     Settings = L1LipschitzSettings

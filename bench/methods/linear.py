@@ -47,6 +47,8 @@ class Linear(Method):
 
     name = "linear"
     title = "Linear"
+    kind = "linear"
+    slot = 0
     reference = "Xu et al., JMLR 2009"
     guarantee = "deterministic"
     Settings = LinearSettings

@@ -46,6 +46,7 @@ class LinfDistance(LipschitzMethod):
 
     name = "linf_distance"
     title = "l∞-distance net"
+    slot = 2
     reference = "Zhang et al., ICML 2021"
     native_norm = "linf"
     Settings = LinfDistanceSettings

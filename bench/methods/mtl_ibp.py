@@ -33,6 +33,7 @@ class MTLIBP(BoundPropagation):
 
     name = "mtl_ibp"
     title = "MTL-IBP + CROWN"
+    slot = 3
     reference = "De Palma et al., ICLR 2024"
     Settings = MTLIBPSettings
     space = SearchSpace(

@@ -35,6 +35,7 @@ class SLL(LipschitzMethod):
 
     name = "sll"
     title = "SLL"
+    slot = 1
     reference = "Araujo et al., ICLR 2023"
     native_norm = "l2"
     Settings = SLLSettings

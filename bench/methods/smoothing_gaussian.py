@@ -15,5 +15,6 @@ class SmoothingGaussian(Smoothing):
 
     name = "smoothing_gaussian"
     title = "Smoothing (Gaussian)"
+    slot = 0
     reference = "Cohen et al., ICML 2019"
     noise = "gaussian"

@@ -16,5 +16,6 @@ class SmoothingLaplace(Smoothing):
 
     name = "smoothing_laplace"
     title = "Smoothing (Laplace)"
+    slot = 1
     reference = "Teng et al. 2020; Yang et al., ICML 2020"
     noise = "laplace"

@@ -48,6 +48,8 @@ class SmoothingSplitting(Method):
 
     name = "smoothing_splitting"
     title = "Smoothing (splitting)"
+    kind = "smoothing"
+    slot = 3
     reference = "Levine and Feizi, ICML 2021"
     guarantee = "deterministic"
     Settings = SplittingSettings

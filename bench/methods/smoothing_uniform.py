@@ -14,5 +14,6 @@ class SmoothingUniform(Smoothing):
 
     name = "smoothing_uniform"
     title = "Smoothing (uniform)"
+    slot = 2
     reference = "Yang et al., ICML 2020"
     noise = "uniform"

@@ -94,6 +94,8 @@ def method_metadata(suite: Suite) -> dict[str, dict[str, Any]]:
             "reference": entry.method_class.reference,
             "guarantee": entry.method_class.guarantee,
             "family": entry.family,
+            "kind": entry.method_class.kind,
+            "slot": entry.method_class.slot,
         }
         for entry in suite.methods
     }

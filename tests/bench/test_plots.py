@@ -177,7 +177,9 @@ def test_redrawing_gives_the_same_files_and_changes_no_global_setting(finished_r
     written = draw_run(finished_run)
     assert dict(matplotlib.rcParams) == before
     assert [path.name for path in written] == [
-        f"a%3Ab_{what}.{kind}" for what in ("certified_accuracy", "seconds") for kind in ("png", "pdf")
+        f"a%3Ab_{what}.{kind}"
+        for what in ("certified_accuracy", "seconds", "certified_roc", "median_radius")
+        for kind in ("png", "pdf")
     ]
     first = [path.read_bytes() for path in written]
     assert main([str(finished_run)]) == 0
