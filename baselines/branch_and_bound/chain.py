@@ -77,7 +77,7 @@ def to_chains(
     otherwise.
     """
     try:
-        network = read(model, input_shape, device or "cpu", rewrite=False, most_entries=MAX_WEIGHTS)
+        network = read(model, input_shape, device or "cpu", False, MAX_WEIGHTS, MAX_WEIGHTS)
     except UnreadableNetwork as error:
         raise UnsupportedNetwork(f"{error}; {ADVICE}") from error
     return as_chains(network)

@@ -80,6 +80,22 @@ def test_other_networks_are_refused_by_name(network, named):
         to_chain(network, (4,))
 
 
+@pytest.mark.parametrize(
+    ("layers", "named"),
+    [
+        ([nn.Linear(30, 40), nn.ReLU(), nn.Linear(40, 1)], "first layer of 40 neurons on 30 inputs"),
+        (
+            [nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 60), nn.ReLU(), nn.Linear(60, 1)],
+            "hidden layer of 60",
+        ),
+    ],
+)
+def test_layers_that_are_too_large_as_matrices_are_refused(layers, named, monkeypatch):
+    monkeypatch.setattr("baselines.branch_and_bound.chain.MAX_WEIGHTS", 1000)
+    with pytest.raises(UnsupportedNetwork, match=named):
+        to_chain(nn.Sequential(*layers), (30,))
+
+
 class Wrapped(nn.Module):
     """A function of the two values of a linear layer."""
 
