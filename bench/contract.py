@@ -196,7 +196,7 @@ class Method(ABC):
     def network(self, input_shape: tuple[int, ...]) -> nn.Module:
         """Return an untrained network (N, *input_shape) -> (N,) score; sensitive iff score > 0.
 
-        The class-balancing threshold must be a buffer or parameter of it, so that its state is the whole state.
+        The threshold must be a buffer or parameter of it named ``threshold``, so that its state is the whole state.
         """
 
     def build(self, input_shape: tuple[int, ...], seed: int) -> None:

@@ -6,18 +6,24 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from report_runs import METHODS, predictions_of, radii_of
 from sklearn.metrics import roc_curve
 from synthetic import blobs, plan
 
 from bench.attacking.attacks import AttackSettings, norm_exact
+from bench.attacking.targets import load_method
 from bench.compare import main as compare
 from bench.contract import Outcome
+from bench.data import load_dataset
+from bench.errors import UsageError
+from bench.falsify import main as falsify
 from bench.figures.roc_figure import Thresholds, certified_roc_figure, median_figure, usual_roc
 from bench.methods.cayley import Cayley
 from bench.methods.fcnn import FCNN
 from bench.plots import main as plots
 from bench.registry import registered_methods
 from bench.running.evaluate import Evaluation
+from bench.running.provenance import RunClock, run_record
 from bench.store import Store
 from bench.tables.roc import (
     LEVELS,
@@ -30,6 +36,13 @@ from bench.tables.roc import (
     roc_rows,
     roc_table,
     roc_to_parquet,
+)
+from bench.tables.rows import (
+    PREDICTION_COLUMNS,
+    RADII_COLUMNS,
+    check_predictions,
+    check_radii,
+    to_parquet,
 )
 
 CURVE = {"dataset": "d", "method": "m", "certificate": "c", "domain": "free", "norm": "l2", "seed": 0}
@@ -162,6 +175,63 @@ def test_the_figures_are_redrawn_from_the_folder(tmp_path):
     # Recalls fall with the radius, and rise with the false positives allowed.
     assert (table["certified_recall_1"] >= table["certified_recall_2"]).all()
     assert table.sort_values("false_positives")["certified_recall_1"].is_monotonic_increasing
+
+
+def test_kept_models_are_opened_at_the_threshold_of_each_row(tmp_path):
+    (tmp_path / "small.toml").write_text(SUITE.replace('"circles"', '"breast_cancer"'))
+    out = tmp_path / "out"
+    points = ["--operating-points", "balanced", "--other-recall", "0.95"]
+    arguments = [
+        "--suite",
+        str(tmp_path / "small.toml"),
+        "--methods",
+        "cayley",
+        "--out",
+        str(out),
+        "--jobs",
+        "1",
+    ]
+    assert compare([*arguments, *points]) == 0
+    _, _, predictions = Store(out).read_run()
+    data = load_dataset("breast_cancer")
+    recalls = {}
+    for point, rows in predictions.groupby("operating_point"):
+        method = load_method(Store(out), data, "breast_cancer", "cayley", 0, point)
+        found = method.predict(torch.from_numpy(data.x_test[rows["index"]]), 0)
+        assert (found.numpy() == rows["predicted"].to_numpy(dtype=int)).all()
+        recalls[point] = (rows.loc[rows["label"] == 0, "predicted"] == 0).mean()
+    assert recalls["other_recall=0.95"] != recalls["balanced"], (
+        "the points are the same, and so is the test empty"
+    )
+    with pytest.raises(UsageError, match=r"no operating point 'other_recall=0.5'"):
+        load_method(Store(out), data, "breast_cancer", "cayley", 0, "other_recall=0.5")
+    assert falsify([str(out), "--limit", "5", "--bracket", "0"]) == 0
+    attacked = pd.read_csv(out / "falsify.csv")
+    assert set(attacked["operating_point"]) == {"balanced", "other_recall=0.95"}
+    assert (attacked["broken"] == 0).all() and (attacked["attacked"] == 5).all()
+
+
+def test_a_run_of_schema_version_1_is_read_and_drawn(tmp_path, monkeypatch):
+    """Published results have one operating point and no scores."""
+    rows = check_radii(pd.concat(radii_of("tiny")))
+    later = {"operating_point", "calibration_others", "norms_in_call", "score"}
+    for module in ("bench.tables.rows", "bench.files"):
+        monkeypatch.setattr(f"{module}.SCHEMA_VERSION", 1)
+    old = [
+        {name: kind for name, kind in columns.items() if name not in later}
+        for columns in (RADII_COLUMNS, PREDICTION_COLUMNS)
+    ]
+    tables = (rows, check_predictions(predictions_of("tiny")))
+    for name, table, columns in zip(("radii", "predictions"), tables, old, strict=True):
+        (tmp_path / f"{name}.parquet").write_bytes(to_parquet(table, columns))
+    Store(tmp_path).write_run(run_record({"title": "Old"}, METHODS, rows, RunClock()))
+    monkeypatch.undo()
+    run, radii, predictions = Store(tmp_path).read_run()
+    assert run["schema_version"] == 1
+    assert set(radii["operating_point"]) == set(predictions["operating_point"]) == {"balanced"}
+    assert predictions["score"].isna().all() and radii["calibration_others"].isna().all()
+    assert plots([str(tmp_path)]) == 0
+    assert not list((tmp_path / "figures").glob("*roc*"))
 
 
 def test_lines_are_of_the_table_and_markers_of_the_chosen_thresholds():
