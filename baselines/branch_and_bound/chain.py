@@ -68,7 +68,7 @@ def to_chain(model: nn.Module, input_shape: tuple[int, ...], device: torch.devic
 
 
 def to_chains(
-    model: nn.Module, input_shape: tuple[int, ...], device: torch.device | None = None
+    model: nn.Module | LayeredNetwork, input_shape: tuple[int, ...], device: torch.device | None = None
 ) -> tuple[Chain, ...]:
     """Write a network (N, *input_shape) -> (N, M) as chains of dense float64 layers, one for each of its outputs.
 
@@ -76,6 +76,8 @@ def to_chains(
     of ``baselines.layered``, whose reading is compared with the network. Raises UnsupportedNetwork naming the layer
     otherwise.
     """
+    if isinstance(model, LayeredNetwork):
+        return as_chains(model)
     try:
         network = read(model, input_shape, device or "cpu", False, MAX_WEIGHTS, MAX_WEIGHTS)
     except UnreadableNetwork as error:
@@ -88,6 +90,8 @@ def as_chains(network: LayeredNetwork) -> tuple[Chain, ...]:
     for place, layer in enumerate(network.layers):
         if layer.activation is not None and not layer.is_relu:
             raise UnsupportedNetwork(f"{layer.name} is not a ReLU; {ADVICE}")
+        if any(matrix.shape[0] * matrix.shape[1] > MAX_WEIGHTS for matrix in layer.maps.values()):
+            raise UnsupportedNetwork(f"{layer.name} is too large for a dense matrix; {ADVICE}")
         if set(layer.maps) != {place}:
             raise UnsupportedNetwork(
                 f"a shortcut past a ReLU is added before {layer.name}, so that the network is no chain; {ADVICE}"

@@ -54,14 +54,14 @@ def certify(options: argparse.Namespace) -> int:
         layout=options.layout,
         trust=options.trust,
     )
-    against = obstacles(model.score, data.input_shape, model.unread)
+    against, layered = obstacles(model.score, data.input_shape, device, model.unread)
     chosen = choose(options.certificates, against, noise)
     print_account([request])
     print("\n".join([*_said(options.model, model, data), described(against, chosen)]), flush=True)
     store = Store(options.out or DEFAULT_OUT / options.model.stem)
     store.prepare()
     plan = CellPlan(data.name, "", 0, 0, norms, "none", options.inputs)
-    methods = methods_for(model.score, chosen, noise, options.seconds, device)
+    methods = methods_for(model.score, layered, chosen, noise, options.seconds, device)
     with FolderLock(store.out):
         store.sweep()
         kept = {"model_file": options.model.name, "given": keep(store, options, model.logit)}

@@ -5,12 +5,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from baselines.bounds import METHODS as BOUNDS
 from baselines.bounds import BoundedScore, UnsupportedLayer
 from baselines.branch_and_bound import UnsupportedNetwork, to_chains
-from bench.certify.given import SMOOTHING, GivenBounds, GivenBranchAndBound, GivenFCNN, margins_of
+from baselines.layered import LayeredNetwork
+from bench.certify.given import (
+    SMOOTHING,
+    GivenBounds,
+    GivenBranchAndBound,
+    GivenFCNN,
+    GivenMargins,
+    margins_of,
+)
 from bench.contract import Method
 from bench.errors import UsageError, unknown
 from bench.methods._bounds import BoundsSettings
@@ -40,28 +49,34 @@ class Noise:
             raise UsageError(f"--draws {self.draws}: give at least 100, a few thousand for useful radii")
 
 
-def obstacles(network: nn.Module, input_shape: tuple[int, ...], unread: str = "") -> dict[str, str]:
-    """Return certificate -> why it cannot be issued for the network, empty where it can.
+def obstacles(
+    network: nn.Module, input_shape: tuple[int, ...], device: torch.device, unread: str = ""
+) -> tuple[dict[str, str], LayeredNetwork | None]:
+    """Return certificate -> why it cannot be issued for the network, empty where it can; and what bounds work on.
 
     unread: why the network was not read, if only onnxruntime runs it.
     """
     convex = "" if isinstance(network, FeatureConvexClassifier) else NOT_CONVEX
-    bounded = chain = unread
+    bounded, chain, layered = unread, unread, None
     if not unread:
+        margins = copy.deepcopy(margins_of(network)).to(device)
         try:
-            BoundedScore(margins_of(network), input_shape)
+            layered = BoundedScore(margins, input_shape, device).layered
+            chain = ""
         except UnsupportedLayer as error:
-            bounded = str(error)
+            bounded = chain = str(error)
+    if layered is not None:
         try:
-            to_chains(margins_of(network), input_shape)
+            to_chains(layered, input_shape, device)
         except UnsupportedNetwork as error:
             chain = str(error)
-    return {
+    against = {
         **dict.fromkeys(TANGENTS, convex),
         **dict.fromkeys(BOUNDS, bounded),
         COMPLETE: chain,
         **dict.fromkeys(SMOOTHING, ""),
     }
+    return against, layered
 
 
 def choose(wanted: Sequence[str] | None, against: dict[str, str], noise: Noise) -> tuple[str, ...]:
@@ -93,9 +108,17 @@ def choose(wanted: Sequence[str] | None, against: dict[str, str], noise: Noise) 
 
 
 def methods_for(
-    network: nn.Module, chosen: Sequence[str], noise: Noise, seconds: float, device: Any
+    network: nn.Module,
+    layered: LayeredNetwork | None,
+    chosen: Sequence[str],
+    noise: Noise,
+    seconds: float,
+    device: Any,
 ) -> list[Method]:
-    """Return the methods that issue the chosen certificates, free and in the box where both exist."""
+    """Return the methods that issue the chosen certificates, free and in the box where both exist.
+
+    layered: the network as bounds work on it, if it is known.
+    """
     found: list[Method] = []
     tangents = tuple(f"{name}:{domain}" for name in chosen if name in TANGENTS for domain in TANGENTS[name])
     bounds = tuple(f"{name}:{domain}" for name in chosen if name in BOUNDS for domain in DOMAINS)
@@ -113,6 +136,8 @@ def methods_for(
             found.append(SMOOTHING[name](settings, device))
     for method in found:
         method.given = copy.deepcopy(network)
+        if isinstance(method, GivenMargins):
+            method.layered = layered
     return found
 
 

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from baselines.bounds import RadiusSearch
+from baselines.layered import LayeredNetwork
 from bench.calibration import ThresholdedScore
-from bench.certify.watching import Watched, WatchedBranchAndBound
+from bench.certify.watching import Watched, WatchedBounds, WatchedBranchAndBound
 from bench.contract import FitContext, Method, TrainingData
 from bench.methods._bounds import BoundPropagation
 from bench.methods.alpha_beta_crown import AlphaBetaCROWN
@@ -30,29 +30,27 @@ class Given:
 class GivenFCNN(Given, Watched, FCNN):
     """Certificates from tangents."""
 
+    chunk = 128
+
 
 class GivenMargins(Given):
-    """The first base of a method that bounds a network in float64, one or several margins."""
+    """The first base of a method that bounds one or several margins in float64; ``layered``: as they were read."""
 
-    def bounded(self) -> nn.Module:
-        return margins_of(self.model)
+    layered: LayeredNetwork | None = None
+
+    def bounded(self) -> nn.Module | LayeredNetwork:
+        return margins_of(self.model) if self.layered is None else self.layered
 
     def score(self, x: Tensor) -> Tensor:
         return self.model(x.double())
 
 
-class GivenBounds(GivenMargins, Watched, BoundPropagation):
+class GivenBounds(GivenMargins, WatchedBounds, BoundPropagation):
     """Certificates from bounds."""
 
     name = "bounds"
     title = "Bounds"
     reference = "Gowal et al., 2018; Zhang et al., NeurIPS 2018; Xu et al., ICLR 2021"
-
-    def _search(self, x: Tensor, norm: str) -> RadiusSearch:
-        """The search, which ends with what it has when the stage's time is over."""
-        search = super()._search(x, norm)
-        search.until = None if self.stage is None else self.stage.end
-        return search
 
 
 class GivenBranchAndBound(GivenMargins, WatchedBranchAndBound, AlphaBetaCROWN):
@@ -70,7 +68,7 @@ class GivenInNoise(Given, Watched):
     Few inputs at a time, so that their number moves on; each batch draws noise of its own.
     """
 
-    cut = False
+    chunk = 0
     batch_size = 8
 
     def network(self, input_shape: tuple[int, ...]) -> nn.Module:

@@ -10,12 +10,11 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.contract import Curve, Method, Outcome, Radii
+from baselines.bounds import RadiusSearch
+from bench.contract import Curve, Outcome, Radii
 from bench.running.batch_runner import joined_arrays
 from bench.running.batches import packed, unpacked
 
-# Seconds that a chunk of inputs should take, so that the display moves and the time is kept.
-CHUNK_SECONDS = 3.0
 SHOWN_EVERY = 10.0
 LATE = "the time of this stage was over before its turn came: give more --minutes or fewer --inputs"
 
@@ -36,9 +35,10 @@ class Stage:
         """Until the stage must stop."""
         return self.end - time.monotonic()
 
-    def rounds_left(self) -> int:
-        """How many inputs on how many curves are still to come, at most."""
-        return max(1, (self.curves - self.finished) * self.inputs - self.done)
+    def share(self) -> float:
+        """Seconds for one input on one curve, in all norms: an equal part of what is left."""
+        rounds = max(1, (self.curves - self.finished) * self.inputs - self.done)
+        return max(0.0, self.seconds_left()) / rounds
 
     def begin(self, curve: Curve) -> None:
         """Say what comes now; of the curve before, what was found."""
@@ -78,11 +78,13 @@ class Stage:
 class Watched:
     """The first base of a method whose certificates are issued in chunks, under a stage's eyes.
 
-    Deterministic methods only may be cut into chunks: the noise of a vote is drawn for a batch.
+    chunk: how many inputs at once; 0: those it is given, as votes need, whose noise is drawn for a batch. They are not
+    stopped either. asked_late: whether the method answers at once when the time is over.
     """
 
     stage: Stage | None = None
-    cut = True
+    chunk = 32
+    asked_late = False
 
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
         stage = self.stage
@@ -90,12 +92,13 @@ class Watched:
             return super().certify(x, curve, norms, seed)
         stage.begin(curve)
         parts = []
-        for chunk in self._chunks(x):
-            if self.cut and stage.seconds_left() <= 0:
-                found = {norm: Radii.without(len(chunk), Outcome.TIMEOUT, LATE) for norm in norms}
+        for part in x.split(self.chunk or len(x)):
+            late = bool(self.chunk) and stage.seconds_left() <= 0
+            if late and not self.asked_late:
+                found = {norm: Radii.without(len(part), Outcome.TIMEOUT, LATE) for norm in norms}
             else:
-                found = self._in_time(chunk, curve, norms, seed)
-            stage.add(len(chunk), found)
+                found = self._in_time(part, curve, norms, seed)
+            stage.add(len(part), found)
             parts.append({key: value for norm in norms for key, value in packed(found[norm], norm).items()})
         arrays = joined_arrays(parts)
         return {norm: unpacked(arrays, norm) for norm in norms}
@@ -103,25 +106,39 @@ class Watched:
     def _in_time(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
         return super().certify(x, curve, norms, seed)
 
-    def _chunks(self, x: Tensor) -> Iterator[Tensor]:
-        """Few inputs first, then as many as should take ``CHUNK_SECONDS``."""
-        start, size = 0, 1 if self.cut else len(x)
-        while start < len(x):
-            began = time.monotonic()
-            yield x[start : start + size]
-            start += size
-            each = (time.monotonic() - began) / size
-            size = int(np.clip(CHUNK_SECONDS / max(each, 1e-6), 1, 4 * size))
+
+class WatchedBounds(Watched):
+    """The search in each norm ends after its share of the stage's time, with what it has.
+
+    The same inputs come together each time, so that a search goes on from the radii of the curve before.
+    """
+
+    chunk = 8
+    asked_late = True
+    _share = 0.0
+
+    def _in_time(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
+        self._share = self.stage.share() * len(x) / len(norms)
+        found = super()._in_time(x, curve, norms, seed)
+        for radii in found.values():
+            _excuse(radii, self.stage)
+        return found
+
+    def _search(self, x: Tensor, norm: str) -> RadiusSearch:
+        search = super()._search(x, norm)
+        search.until = None if self.stage is None else time.monotonic() + self._share
+        return search
 
 
 class WatchedBranchAndBound(Watched):
-    """Of what is left of the stage's time each input gets its share, in each norm, up to the settings' seconds."""
+    """Each input gets its share of the stage's time, in each norm, up to the settings' seconds."""
 
+    chunk = 4
     settings: Any
 
     def _in_time(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
         most = self.settings
-        share = self.stage.seconds_left() / (self.stage.rounds_left() * len(norms))
+        share = self.stage.share() / len(norms)
         self.settings = replace(most, seconds=max(1e-2, min(most.seconds or share, share)))
         try:
             return super()._in_time(x, curve, norms, seed)
@@ -129,11 +146,23 @@ class WatchedBranchAndBound(Watched):
             self.settings = most
 
 
-def budgets(methods: Sequence[Method], minutes: float) -> Iterator[float]:
-    """The seconds of each stage: an equal part of what is left when it begins."""
-    end = time.monotonic() + 60 * minutes
-    for place in range(len(methods)):
-        yield max(0.0, end - time.monotonic()) / (len(methods) - place)
+def budgets(methods: Sequence[Watched], minutes: float) -> Iterator[float]:
+    """The seconds of each stage: an equal part of what is left when it begins, no limit where it is not cut."""
+    end, left = time.monotonic() + 60 * minutes, sum(bool(method.chunk) for method in methods)
+    for method in methods:
+        if not method.chunk:
+            yield float("inf")
+            continue
+        yield max(0.0, end - time.monotonic()) / left
+        left -= 1
+
+
+def _excuse(radii: Radii, stage: Stage) -> None:
+    """An input of which nothing was proved when the time was over may yet be certified with more."""
+    unknown = (radii.outcome == Outcome.UNKNOWN) & (stage.seconds_left() <= 0)
+    if unknown.any():
+        radii.outcome = np.where(unknown, Outcome.TIMEOUT, radii.outcome)
+        radii.reason = radii.reason or LATE
 
 
 def _described(parts: list[Radii]) -> str:
