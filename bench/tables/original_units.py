@@ -69,7 +69,9 @@ def render_original_units(summary: pd.DataFrame, data: Dataset) -> str:
         row = panel.sort_values("median_radius", kind="stable").iloc[-1]
         radius = float(row["median_radius"])
         if not np.isfinite(radius):
-            changes = "any change of the columns that may change" + " within their ranges" * (row["domain"] == "box")
+            changes = "any change of the columns that may change" + " within their ranges" * (
+                row["domain"] == "box"
+            )
         else:
             percent = _number(100 * radius)
             changes = f"{percent} % of the range of " + ", ".join(
