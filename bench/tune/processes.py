@@ -22,11 +22,15 @@ PRELOADED = ["bench.tune.search", "bench.registry", "sklearn.datasets"]
 
 @dataclass(frozen=True)
 class SearchJob:
-    """What a process needs for one search: the task, its data, and the file that keeps its record."""
+    """What a process needs for one search: the task, its data, and the file and key of its record.
+
+    The key is made once: code that is edited meanwhile must not part a search from its result.
+    """
 
     task: Task
     data: DataRequest
     file: Path
+    key: str
     threads: int = 1
 
 
@@ -69,7 +73,8 @@ def _work(result: multiprocessing.connection.Connection, job: SearchJob, device:
     torch.set_num_threads(job.threads)
     try:
         with threadpool_limits(job.threads):
-            Search(job.task, cached_dataset(job.data), job.file, torch.device(device)).run()
+            data = cached_dataset(job.data)
+            Search(job.task, data, job.file, torch.device(device), key=job.key).run()
         result.send("")
     except Exception as error:  # the other searches go on
         job.file.with_suffix(".log").write_text(traceback.format_exc(), encoding="utf-8")

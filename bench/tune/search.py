@@ -69,7 +69,10 @@ class Task:
 
 
 class Search:
-    """Runs a task on the training and validation splits, its record in a file; ``now`` tells the time of training."""
+    """Runs a task on the training and validation splits, its record in a file.
+
+    now: tells the time of training. key: of the record, see ``search_key``.
+    """
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class Search:
         file: Path,
         device: torch.device | None = None,
         now: Callable[[], float] | None = None,
+        key: str = "",
     ) -> None:
         self.task, self.device = task, device or torch.device("cpu")
         self.now = now or seconds_of(self.device)
@@ -95,7 +99,7 @@ class Search:
             task.floor,
             task.seed_for("judge"),
         )
-        self.record = Record(file, search_key(task, data))
+        self.record = Record(file, key or search_key(task, data))
         self.checkpoint = file.with_suffix(".training.pt")
         self.scales: Scales | None = None
 

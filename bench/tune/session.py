@@ -10,14 +10,14 @@ from bench.data_options import requests
 from bench.errors import UsageError
 from bench.files import plain, safe_name
 from bench.options import RECALL_FLOOR, chosen_resources
-from bench.running.cells import cached_dataset
+from bench.running.cells import DataRequest, cached_dataset
 from bench.running.interrupts import Interrupts
 from bench.running.lock import FolderLock
 from bench.store import Store
 from bench.suite import MethodEntry, Suite
 from bench.tune.processes import SearchJob, run_searches
 from bench.tune.record import Record
-from bench.tune.results import Found, native_norms, write_candidates, write_results
+from bench.tune.results import Found, native_norms, tuned_id, write_candidates, write_results
 from bench.tune.search import Task, search_key
 
 SEARCHES = "searches"
@@ -47,7 +47,7 @@ def tune(
         return None, 0
     store = Store(out)
     store.prepare()
-    jobs = [SearchJob(task, asked[task.dataset], _file(out, task), resources.threads) for task in tasks]
+    jobs = [_job(out, task, asked[task.dataset], resources.threads) for task in tasks]
     failed = 0
     with FolderLock(out):
         store.sweep()
@@ -96,13 +96,13 @@ def checked_floor(floor: float) -> float:
     return floor
 
 
-def _file(out: Path, task: Task) -> Path:
-    name = safe_name(f"{task.entry.name}_{task.norm}")
-    return out / SEARCHES / safe_name(task.dataset) / f"{name}.journal"
+def _job(out: Path, task: Task, request: DataRequest, threads: int) -> SearchJob:
+    file = out / SEARCHES / safe_name(task.dataset) / f"{safe_name(tuned_id(task))}.journal"
+    return SearchJob(task, request, file, search_key(task, cached_dataset(request)), threads)
 
 
 def _found(job: SearchJob) -> Found:
-    return Found(job.task, Record(job.file, search_key(job.task, cached_dataset(job.data))))
+    return Found(job.task, Record(job.file, job.key))
 
 
 def _forget(jobs: list[SearchJob]) -> None:
@@ -113,7 +113,7 @@ def _forget(jobs: list[SearchJob]) -> None:
 
 def _announce(tasks: list[Task], at_a_time: int) -> None:
     minutes = tasks[0].minutes
-    total = minutes * len(tasks) / at_a_time
+    total = minutes * math.ceil(len(tasks) / at_a_time)
     print(
         f"{len(tasks)} searches of {minutes:g} minutes of training each, {at_a_time} at a time: "
         f"about {total:.0f} minutes and the time to judge.",
