@@ -62,18 +62,18 @@ class Pretend(MeanThreshold):
         return ThresholdedScore(LinearScore(torch.zeros(input_shape[0]), 0.0))
 
     def fit(self, data, context):
-        def loss(model: nn.Module, x, y, done):
-            CLOCK.seconds += self.step
-            return nn.functional.binary_cross_entropy_with_logits(model(x), y)
-
         train(
             self.model,
-            loss,
+            self.loss_of,
             (data.x, data.y),
             self.settings.train,
             seed=context.seed,
             checkpoint=context.checkpoint,
         )
+
+    def loss_of(self, model: nn.Module, x, y, done):
+        CLOCK.seconds += self.step
+        return nn.functional.binary_cross_entropy_with_logits(model(x), y)
 
     calibrations = Method.calibrations
 
@@ -90,6 +90,21 @@ class Slow(Pretend):
 
     name = "slow"
     step = 2.25
+
+
+class Surprising(Pretend):
+    """Its steps take twenty times as long once it has trained for a while, which its first ones do not tell."""
+
+    name = "surprising"
+
+    def fit(self, data, context):
+        self.step, self.seen = 0.1, 0
+        super().fit(data, context)
+
+    def loss_of(self, model, x, y, done):
+        self.seen += 1
+        self.step = 0.1 if self.seen < 20 else 2.0
+        return super().loss_of(model, x, y, done)
 
 
 class TimedFCNN(FCNN):
@@ -118,7 +133,7 @@ class Diverging(Pretend):
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    known = {method.name: method for method in (Pretend, Slow, Diverging, TimedFCNN)}
+    known = {method.name: method for method in (Pretend, Slow, Surprising, Diverging, TimedFCNN)}
     monkeypatch.setattr("bench.suite.get_method", known.__getitem__)
 
 
@@ -130,7 +145,7 @@ def search(method: str, file, minutes: float = 1.0, data=None, now=CLOCK) -> Sea
     return Search(task(method, minutes), data or blobs(), file / f"{method}.journal", now=now)
 
 
-@pytest.mark.parametrize("method", ["pretend", "slow"])
+@pytest.mark.parametrize("method", ["pretend", "slow", "surprising"])
 def test_every_method_gets_the_same_training_time(tmp_path, method):
     run = search(method, tmp_path)
     before = CLOCK.seconds
@@ -178,24 +193,26 @@ def test_validation_data_matters(tmp_path):
     assert runs[0].record.study.study_name != runs[1].record.study.study_name
 
 
-@pytest.mark.parametrize("when", [2, 20, 120])
-def test_a_search_that_was_cut_goes_on_and_counts_what_was_spent(tmp_path, monkeypatch, when):
-    steps = itertools.count()
+class Cut(BaseException):
+    """Stands for a kill."""
 
-    class Cut(BaseException):
-        pass
 
-    real = nn.functional.binary_cross_entropy_with_logits
+def cut_at(monkeypatch, when: int) -> None:
+    steps, real = itertools.count(), Pretend.loss_of
 
-    def loss(*arguments):
+    def loss(self, *arguments):
         if next(steps) == when:
             raise Cut
-        return real(*arguments)
+        return real(self, *arguments)
 
-    monkeypatch.setattr(nn.functional, "binary_cross_entropy_with_logits", loss)
-    with pytest.raises(Cut):
+    monkeypatch.setattr(Pretend, "loss_of", loss)
+
+
+@pytest.mark.parametrize("when", [2, 20, 120])
+def test_a_search_that_was_cut_goes_on_and_counts_what_was_spent(tmp_path, monkeypatch, when):
+    with monkeypatch.context() as patched, pytest.raises(Cut):
+        cut_at(patched, when)
         search("pretend", tmp_path).run()
-    monkeypatch.setattr(nn.functional, "binary_cross_entropy_with_logits", real)
     before = search("pretend", tmp_path).record.candidates()
     again = search("pretend", tmp_path)
     again.run()
@@ -207,6 +224,24 @@ def test_a_search_that_was_cut_goes_on_and_counts_what_was_spent(tmp_path, monke
     tried = len(after)
     again.run()
     assert len(again.record.candidates()) == tried, "a finished search is finished"
+
+
+def test_a_long_training_goes_on_from_its_last_epoch_and_the_time_before_counts(tmp_path, monkeypatch):
+    """At a budget of four minutes a candidate has sixteen seconds: 64 steps, and the second is cut near its end."""
+    CLOCK.seconds = 0.0
+    with monkeypatch.context() as patched, pytest.raises(Cut):
+        cut_at(patched, 115)
+        search("pretend", tmp_path, minutes=4.0).run()
+    at = search("pretend", tmp_path).record.candidates()[-1].number
+    spent = CLOCK.seconds
+    with monkeypatch.context() as patched, pytest.raises(Cut):
+        cut_at(patched, 40)
+        search("pretend", tmp_path, minutes=4.0).run()
+    resumed = next(c for c in search("pretend", tmp_path).record.candidates() if c.number == at)
+    assert resumed.ended, "fewer steps than it needs from its start brought it to its end"
+    assert resumed.seconds > 10
+    tried = search("pretend", tmp_path).record.candidates()
+    assert sum(c.seconds for c in tried[: at + 1]) > spent - 6, "what was noted before the cut counts"
 
 
 def test_a_search_goes_on_with_a_larger_budget(tmp_path):
