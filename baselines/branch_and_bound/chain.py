@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from baselines.layered import LayeredNetwork, UnreadableNetwork, read
+from baselines.layered import Layer, LayeredNetwork, UnreadableNetwork, read
 from baselines.layered.network import dense
+from baselines.layered.operators import RELU
 
 ADVICE = "replace it, or use bound propagation (baselines.bounds)"
 MAX_WEIGHTS = 50_000_000
@@ -47,6 +48,14 @@ class Chain:
     def score(self, x: Tensor) -> Tensor:
         """Score (N,) at x (N, d)."""
         return self.preactivations(x)[-1][:, 0]
+
+    def rounding(self, x: Tensor) -> Tensor:
+        """How far float64 takes the score at x (N, d) at most, (N,), see ``LayeredNetwork.rounding``."""
+        layers = [
+            Layer({place: weight}, bias, RELU if place < self.depth else None)
+            for place, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True))
+        ]
+        return LayeredNetwork(tuple(layers), self.dim).rounding(x)
 
     def score_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Score (N,) and its gradient (N, d) at x (N, d), without autograd."""

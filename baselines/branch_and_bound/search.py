@@ -21,8 +21,10 @@ from baselines.branch_and_bound.settings import (
 )
 from baselines.branch_and_bound.tightening import initial_domains, tighten
 
-# A bound counts as positive only above this share of the score's size: far more than float64 rounding.
+# A bound counts as positive only above this share of the score's size, and above this many times what float64 may have
+# rounded in the score: a bound takes as many products again for each end of each range.
 ROUNDING = 1e-9
+ROUNDINGS = 4
 LOCAL_STEPS = 4
 EXACT_STEPS = 300
 
@@ -73,7 +75,7 @@ class Run:
         self.chain, self.region, self.budget, self.search = chain, region, budget, search
         count = len(region.center)
         score = chain.score(region.center)
-        self.enough = ROUNDING * (1 + score.abs())
+        self.enough = ROUNDING * (1 + score.abs()) + ROUNDINGS * chain.rounding(region.center)
         self.open = torch.ones(count, dtype=torch.bool, device=score.device)
         self.found = ~self.open
         self.given_up = ~self.open  # some sub-domain was left undecided

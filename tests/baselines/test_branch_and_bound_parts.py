@@ -1,12 +1,14 @@
 """The parts of branch and bound: networks as chains, regions, relaxations, tightening."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 from scipy.optimize import linprog
 from test_branch_and_bound import every_domain, every_norm, positive_inputs, random_chain
 from torch import nn
 
-from baselines.branch_and_bound import UnsupportedNetwork, to_chain
+from baselines.branch_and_bound import UnsupportedNetwork, to_chain, verify
 from baselines.branch_and_bound.branching import costly_neuron, split
 from baselines.branch_and_bound.region import ORDER, Region
 from baselines.branch_and_bound.relaxation import Lines, ascend, bound_score
@@ -152,6 +154,34 @@ def test_affine_maps_are_read_exactly_or_refused(function):
         assert "shortcut" in str(error)
     else:
         torch.testing.assert_close(chain.score(x), model(x).detach(), rtol=1e-12, atol=1e-12)
+
+
+def exact_score(chain, x) -> Fraction:
+    """The score in rational arithmetic."""
+    values = [Fraction(float(value)) for value in x]
+    for place, (weight, bias) in enumerate(zip(chain.weights, chain.biases, strict=True)):
+        values = [
+            Fraction(float(b)) + sum(Fraction(float(w)) * value for w, value in zip(row, values, strict=True))
+            for row, b in zip(weight, bias, strict=True)
+        ]
+        values = values if place == chain.depth else [max(value, Fraction(0)) for value in values]
+    return values[0]
+
+
+def test_rounding_is_bounded_and_nothing_is_proved_below_it():
+    """Weights near 1e9 that cancel: a score of 1e-5 is noise."""
+    chain = random_chain((6, 20, 20, 1), seed=1)
+    for weight in chain.weights[:-1]:
+        weight.mul_(3e4)
+    x = torch.rand(12, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    chain.biases[-1].sub_(chain.score(x)[0])
+    exact = torch.tensor([float(exact_score(chain, point)) for point in x], dtype=torch.float64)
+    error = (chain.score(x).double() - exact).abs()
+    assert (error <= chain.rounding(x)).all() and error.max() > 1e-8
+    assert (chain.rounding(x) <= 1e-10 * chain.score(x + 0.1).abs().max()).all()
+    chain.biases[-1].add_(float(chain.rounding(x)[0]))  # positive, but by no more than rounding
+    assert float(chain.score(x[:1])) > 0
+    assert not verify(chain, x[:1], 1e-20, "linf").robust.any()
 
 
 @every_norm
