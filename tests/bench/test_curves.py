@@ -16,7 +16,14 @@ from bench.tables.curves import (
     radius_grid,
 )
 
-CURVE = {"dataset": "d", "method": "m", "certificate": "c", "norm": "l2", "domain": "free"}
+CURVE = {
+    "dataset": "d",
+    "method": "m",
+    "certificate": "c",
+    "norm": "l2",
+    "domain": "free",
+    "operating_point": "balanced",
+}
 
 
 def rows(radii: list[float | None], seed: int = 0, **change: str) -> pd.DataFrame:
@@ -124,8 +131,15 @@ def test_an_envelope_takes_the_best_member_at_every_radius():
     rows = []
     for method, shares in (("low", [0.9, 0.5, 0.0]), ("high", [0.7, 0.6, 0.4]), ("other", [1.0, 1.0, 1.0])):
         for radius, share in zip(radii, shares, strict=True):
-            key = {"dataset": "d", "method": method, "certificate": "c", "norm": "l2", "domain": "free"}
-            rows.append({**key, "radius": radius, "certified_accuracy": share, "lower": share - 0.1})
+            rows.append(
+                {
+                    **CURVE,
+                    "method": method,
+                    "radius": radius,
+                    "certified_accuracy": share,
+                    "lower": share - 0.1,
+                }
+            )
     best = envelopes(pd.DataFrame(rows), {"low": "noise", "high": "noise"})
     assert list(best["method"].unique()) == ["noise"]
     assert list(best["certificate"].unique()) == [ENVELOPE]

@@ -84,8 +84,8 @@ def test_the_looks_of_a_prediction_have_draws_of_their_own_and_are_not_added_up(
     assert len({count.seed for count in counts}) == len(counts) == 3
     first, second, _ = counts
     assert found[[0, 3]].tolist() == [1, 0] and (first.draws == 50).all()
-    assert len(second.draws) == 2 and (second.draws == DRAWS).all()
-    sure = lower_bound(second.votes, DRAWS, ALPHA / 2) > 0.5
+    assert second.draws.tolist() == [0, DRAWS, DRAWS, 0]
+    sure = lower_bound(second.votes.reshape(-1)[1:3], DRAWS, ALPHA / 2) > 0.5
     assert (found[1:3].numpy() == 1).tolist() == sure.tolist()
 
 
@@ -105,6 +105,9 @@ def test_rows_show_the_draws_that_were_made_and_the_radius_that_they_give(counts
     rows = Evaluation(Spied(settings), blobs(), here).run().radii
     rows = rows[rows["norm"] == "l2"].sort_values("index")
     assert len({count.seed for count in counts}) == len(counts)
+    if not pilot:
+        _one_set_of_draws_for_every_threshold(rows, counts, here)
+        return
     made, held = {count.seed: count for count in counts}, 0
     for start in range(0, len(rows), Spied.batch_size):
         batch = rows.iloc[start : start + Spied.batch_size]
@@ -121,6 +124,22 @@ def test_rows_show_the_draws_that_were_made_and_the_radius_that_they_give(counts
         np.testing.assert_array_equal(certified, expected > 0)
         held += len(batch)
     assert held > 8
+
+
+def _one_set_of_draws_for_every_threshold(rows, counts, here):
+    """Every row shows the draws of its batch's one counting stage, and a radius that its votes give."""
+    seeds = {
+        stage_seed(here.seed_for("certify", "smoothing", "free", start), COUNT)
+        for start in range(0, len(rows), Spied.batch_size)
+    }
+    counted = [count for count in counts if count.seed in seeds]
+    assert counted and all((count.draws == DRAWS).all() for count in counted)
+    assert all(count.seen == DRAWS * count.votes.shape[-1] for count in counted)
+    votes = np.unique(np.concatenate([count.votes.reshape(-1) for count in counted]))
+    possible = radii("gaussian", SIGMA, lower_bound(votes, np.full(len(votes), DRAWS), ALPHA), 4, "l2")
+    certified = rows[rows["outcome"] == Outcome.CERTIFIED]
+    assert len(certified) > 8 and (rows["draws"].dropna() == DRAWS).all()
+    assert set(certified["radius"].astype(float)) <= set(possible.tolist())
 
 
 class Seeds(MeanThreshold):
