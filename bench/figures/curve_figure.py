@@ -72,7 +72,7 @@ def _draw_lines(
         native, certified = facts.loc[key]
         if not certified:
             continue
-        style, curve = styles[key], _until_zero(curve)
+        style, curve = styles[key], until_zero(curve)
         radius, share = curve["radius"].to_numpy(), curve["certified_accuracy"].to_numpy()
         # Steps that take the right end's value: between two radii of the grid nothing more is claimed.
         band = {"step": "pre", "color": style.color, "alpha": opacity, "linewidth": 0}
@@ -94,12 +94,12 @@ def _draw_lines(
 def _draw_envelopes(ax: Axes, best: pd.DataFrame, colors: Mapping[str, Color]) -> None:
     """Draw a broad pale line behind the members of each family."""
     for (family, _), curve in best.groupby(["method", "domain"], sort=True):
-        curve = _until_zero(curve)
+        curve = until_zero(curve)
         look = {"drawstyle": "steps-pre", "color": colors[family], **ENVELOPE_LOOK}
         ax.plot(curve["radius"], curve["certified_accuracy"], **look)
 
 
-def _until_zero(curve: pd.DataFrame) -> pd.DataFrame:
+def until_zero(curve: pd.DataFrame) -> pd.DataFrame:
     """Drop what follows the first radius with accuracy 0: lines along the axis would hide each other."""
     positive = int((curve["certified_accuracy"] > 0).sum())
     return curve.iloc[: positive + 1]

@@ -8,6 +8,8 @@ import pandas as pd
 
 from bench.calibration import BALANCED, GIVEN, shown_point
 from bench.figures.curve_figure import curve_figure
+from bench.figures.leaders import leaders
+from bench.figures.leaders_figure import LeaderRow, leaders_figure
 from bench.figures.line_styles import legend_styles
 from bench.figures.looks import house_look, save_figure
 from bench.figures.roc_figure import Thresholds, certified_roc_figure, median_figure
@@ -19,6 +21,9 @@ from bench.tables.notes import run_notes
 from bench.tables.points import POINT, file_part, points_in_order
 from bench.tables.rows import LINE
 from bench.tables.summary import summarise
+
+# The leaders of all data sets in one file: the grid of a paper. Data sets' own files have their name before it.
+ALL_LEADERS = "all_leaders"
 
 
 def draw_run(out: Path) -> list[Path]:
@@ -39,7 +44,7 @@ def draw_figures(
     families = {name: method["family"] for name, method in run["methods"].items() if method.get("family")}
     best = envelopes(curves, families)
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    written, rows = [], []
     points = points_in_order(run["configuration"], summary[POINT])
     for (dataset, point), panel in summary.groupby(["dataset", POINT], sort=True):
         styles = legend_styles(panel, run["methods"])
@@ -50,11 +55,34 @@ def draw_figures(
             colors = {families[key[0]]: style.color for key, style in styles.items() if key[0] in families}
             lines = curve_figure(*own, panel, styles, heading, colors)
             written += save_figure(lines, folder / f"{stem}_certified_accuracy")
+            leading = leader_row(str(dataset), point, own[0], panel, run["methods"])
+            if len(leading.leaders):
+                written += save_figure(leaders_figure([leading], heading), folder / f"{stem}_leaders")
+                rows += [leading] if point == points[0] else []
             # What a certificate costs does not depend on the threshold.
             if point == points[0] and (panel["seconds_per_certificate"] > 0).any():
                 seconds = seconds_figure(panel, styles, heading)
                 written += save_figure(seconds, folder / f"{stem}_seconds")
+    if len(rows) > 1:
+        with house_look():
+            together = _heading(run["configuration"], "", points[0])
+            written += save_figure(leaders_figure(rows, together), folder / ALL_LEADERS)
     return written
+
+
+def leader_row(
+    dataset: str,
+    point: str,
+    curves: pd.DataFrame,
+    summary: pd.DataFrame,
+    methods: Mapping[str, Mapping[str, Any]],
+) -> LeaderRow:
+    """Return what the main figure shows of one data set at one operating point; both tables are of it alone."""
+    fair = summary.loc[
+        (summary["domain"] == "free") & ~summary["near_chance"], [*LINE, "norm"]
+    ].drop_duplicates()
+    title = f"{dataset}: {shown_point(point)}"
+    return LeaderRow(title, curves.merge(fair), leaders(summary, methods), legend_styles(summary, methods))
 
 
 def draw_thresholds(
@@ -86,6 +114,7 @@ def draw_thresholds(
 
 def _heading(configuration: Mapping[str, Any], dataset: str, point: str) -> str:
     """Title of the suite, data set and operating point, and what must be known of the run."""
-    heading = f"{configuration.get('title') or configuration.get('name') or 'Comparison'}: {dataset}"
+    heading = f"{configuration.get('title') or configuration.get('name') or 'Comparison'}"
+    heading += f": {dataset}" if dataset else ""
     heading += "" if point in (BALANCED, GIVEN) else f", {shown_point(point)}"
     return "\n".join([heading, *run_notes(configuration)])

@@ -176,6 +176,7 @@ def test_redrawing_gives_the_same_files_and_changes_no_global_setting(finished_r
     before = dict(matplotlib.rcParams)
     written = draw_run(finished_run)
     assert dict(matplotlib.rcParams) == before
+    # On so few test inputs everybody is near chance, so nobody leads.
     assert [path.name for path in written] == [
         f"a%3Ab_{what}.{kind}"
         for what in ("certified_accuracy", "seconds", "certified_roc", "median_radius")
