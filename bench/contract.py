@@ -14,7 +14,7 @@ and seed, the harness calls, in this order::
 
 What you write are ``network``, ``fit``, ``score``, ``curves`` and ``certify``: by default, predictions and certificates
 at an operating point are ``predict`` and ``certify`` with its threshold set. A method that decides otherwise than by
-the sign of its score overrides ``decision_range``; one that shares work between thresholds overrides ``certify_at``.
+the sign of its score overrides ``decision_range``; one that shares work between thresholds defines ``radii_at``.
 
 Shapes and units: ``x`` is a float32 tensor (N, *input_shape) in [0, 1]^d on ``method.device``, images
 (N, C, H, W), tables (N, d); labels are (N,) with 1 = sensitive. Radii are float64 in the units of x, in the
@@ -116,6 +116,11 @@ class Radii:
         radius = np.asarray(radius.detach().cpu() if isinstance(radius, Tensor) else radius, dtype=np.float64)
         outcome = np.where(radius > 0, Outcome.CERTIFIED, Outcome.UNKNOWN)
         return cls(radius=radius, outcome=outcome, **rest)
+
+    def of(self, chosen: np.ndarray) -> "Radii":
+        """The certificates of the inputs ``chosen`` (N,) bool."""
+        upper, draws = (None if part is None else part[chosen] for part in (self.radius_upper, self.draws))
+        return Radii(self.radius[chosen], self.outcome[chosen], upper, draws, self.reason)
 
     @classmethod
     def without(cls, count: int, outcome: Outcome, reason: str) -> "Radii":
@@ -303,12 +308,35 @@ class Method(ABC):
         Called with the threshold 0. thresholds: T numbers (None: as it is); wanted: (T, N) bool, which of x
         (N, *input_shape) to certify at each. What is found at one threshold must not depend on the others.
         """
+        shared = None
+        if self.shares_thresholds(curve):
+            shared = self.radii_at(x, thresholds, wanted, curve, norms, seed)
+        if shared is not None:
+            return [
+                {norm: found.of(chosen.cpu().numpy()) for norm, found in radii.items()}
+                for radii, chosen in zip(shared, wanted, strict=True)
+            ]
         return [
             self._at(threshold).certify(x[chosen], curve, norms, seed)
             if chosen.any()
             else {norm: Radii.from_radius(np.zeros(0)) for norm in norms}
             for threshold, chosen in zip(thresholds, wanted, strict=True)
         ]
+
+    def radii_at(
+        self,
+        x: Tensor,
+        thresholds: Sequence[float | None],
+        wanted: Tensor,
+        curve: Curve,
+        norms: Sequence[str],
+        seed: int,
+    ) -> list[dict[str, Radii]] | None:
+        """Return radii at each threshold of all N inputs, whose rows count where ``wanted``, from work done once.
+
+        Only called where ``shares_thresholds``. By default None: ``certify_at`` then goes from threshold to threshold.
+        """
+        return None
 
     def _at(self, threshold: float | None) -> Self:
         if threshold is not None:

@@ -92,7 +92,7 @@ class LipschitzMethod(Method):
     def shares_thresholds(self, curve: Curve) -> bool:
         return True
 
-    def certify_at(
+    def radii_at(
         self,
         x: Tensor,
         thresholds: Sequence[float | None],
@@ -102,10 +102,7 @@ class LipschitzMethod(Method):
         seed: int,
     ) -> list[dict[str, Radii]]:
         found = certify_at_thresholds(self.model, x, thresholds, norms)
-        return [
-            {norm: Radii.from_radius(radius[chosen]) for norm, radius in radii.items()}
-            for radii, chosen in zip(found, wanted, strict=True)
-        ]
+        return [{norm: Radii.from_radius(radius) for norm, radius in radii.items()} for radii in found]
 
     def use_linear(self, weight: Tensor, bias: float) -> None:
         layer = nn.Linear(weight.numel(), 1, dtype=torch.float64)

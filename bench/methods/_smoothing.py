@@ -146,21 +146,17 @@ class Smoothing(Method):
 
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
         settings = self.settings
-        dim = math.prod(x.shape[1:])
-        two_stage = self._two_stage(dim) if settings.pilot else None
+        two_stage = self._two_stage(math.prod(x.shape[1:])) if settings.pilot else None
         p_lower, draws = self._smoothed().p_lower(
             x.float(), draws=settings.draws, seed=seed, two_stage=two_stage
         )
-        return {
-            norm: _radii_or_abstain(radii(self.noise, settings.sigma, p_lower, dim, norm), draws)
-            for norm in norms
-        }
+        return self._radii(p_lower, draws, x, norms)
 
     def shares_thresholds(self, curve: Curve) -> bool:
         # A pilot plans the draws for one threshold.
         return not self.settings.pilot
 
-    def certify_at(
+    def radii_at(
         self,
         x: Tensor,
         thresholds: Sequence[float | None],
@@ -169,15 +165,19 @@ class Smoothing(Method):
         norms: Sequence[str],
         seed: int,
     ) -> list[dict[str, Radii]]:
-        if not self.shares_thresholds(curve):
-            return super().certify_at(x, thresholds, wanted, curve, norms, seed)
-        settings, dim, chosen = self.settings, math.prod(x.shape[1:]), wanted.cpu().numpy()
+        settings, chosen = self.settings, wanted.cpu().numpy()
         bounds = self._smoothed().p_lower_at(x.float(), thresholds, chosen, draws=settings.draws, seed=seed)
-        found = []
-        for p_lower, here in zip(bounds, chosen, strict=True):
-            draws = np.full(here.sum(), settings.draws)
-            by_norm = {norm: radii(self.noise, settings.sigma, p_lower[here], dim, norm) for norm in norms}
-            found.append({norm: _radii_or_abstain(radius, draws) for norm, radius in by_norm.items()})
+        return [self._radii(p_lower, np.full(len(x), settings.draws), x, norms) for p_lower in bounds]
+
+    def _radii(
+        self, p_lower: np.ndarray, draws: np.ndarray, x: Tensor, norms: Sequence[str]
+    ) -> dict[str, Radii]:
+        """Radii of lower bounds (N,); a smoothed classifier whose bound does not clear 1/2 abstains."""
+        found = {}
+        for norm in norms:
+            radius = radii(self.noise, self.settings.sigma, p_lower, math.prod(x.shape[1:]), norm)
+            outcome = np.where(radius > 0, Outcome.CERTIFIED, Outcome.ABSTAINED)
+            found[norm] = Radii(radius, outcome, draws=draws)
         return found
 
     def _two_stage(self, dim: int) -> TwoStage | TwoStageAtRadii:
@@ -228,9 +228,3 @@ def train_with_noise(
         checkpoint=context.checkpoint,
         progress=context.progress,
     )
-
-
-def _radii_or_abstain(radius: np.ndarray, draws: np.ndarray) -> Radii:
-    """A smoothed classifier whose bound does not clear 1/2 abstains."""
-    outcome = np.where(radius > 0, Outcome.CERTIFIED, Outcome.ABSTAINED)
-    return Radii(radius, outcome, draws=draws)

@@ -169,7 +169,7 @@ class FCNN(Method):
     def shares_thresholds(self, curve: Curve) -> bool:
         return curve.certificate != "refined"
 
-    def certify_at(
+    def radii_at(
         self,
         x: Tensor,
         thresholds: Sequence[float | None],
@@ -178,15 +178,10 @@ class FCNN(Method):
         norms: Sequence[str],
         seed: int,
     ) -> list[dict[str, Radii]]:
-        if not self.shares_thresholds(curve):
-            return super().certify_at(x, thresholds, wanted, curve, norms, seed)
         found = certify_at_thresholds(
             self.model, x, thresholds, norms, curve.certificate, mutable=self.mutable
         )
-        return [
-            {norm: Radii.from_radius(radius[chosen]) for norm, radius in radii.items()}
-            for radii, chosen in zip(found, wanted, strict=True)
-        ]
+        return [{norm: Radii.from_radius(radius) for norm, radius in radii.items()} for radii in found]
 
     def use_linear(self, weight: Tensor, bias: float) -> None:
         network = ConvexMLP.from_arrays([weight.reshape(1, -1)], [torch.full((1,), bias)], [])

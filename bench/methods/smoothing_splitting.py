@@ -93,7 +93,7 @@ class SmoothingSplitting(Method):
     def shares_thresholds(self, curve: Curve) -> bool:
         return True
 
-    def certify_at(
+    def radii_at(
         self,
         x: Tensor,
         thresholds: Sequence[float | None],
@@ -105,10 +105,7 @@ class SmoothingSplitting(Method):
         anywhere = wanted.any(dim=0)
         shares = np.zeros(wanted.shape)
         shares[:, anywhere.cpu()] = self.model.share_at(x[anywhere], thresholds)
-        return [
-            self._radii(x[chosen], share[chosen.cpu()], norms)
-            for share, chosen in zip(shares, wanted, strict=True)
-        ]
+        return [self._radii(x, share, norms) for share in shares]
 
     def _radii(self, x: Tensor, share: np.ndarray, norms: Sequence[str]) -> dict[str, Radii]:
         radius, dim = self.model.radius(x, share), math.prod(x.shape[1:])
