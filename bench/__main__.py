@@ -9,8 +9,8 @@ from types import ModuleType
 
 import shtab
 
-from bench.commands import BAD_USAGE, DONE
-from bench.errors import UsageError, unknown
+from bench.basics.commands import BAD_USAGE, DONE
+from bench.basics.errors import UsageError, unknown
 
 # In the order in which a newcomer needs them.
 COMMANDS = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UsageError
+from bench.basics.errors import UsageError
 
 BALANCED = "balanced"
 GIVEN = "given"

@@ -9,24 +9,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.commands import DONE, FAILED, command
-from bench.data import list_datasets
-from bench.data_options import print_account, requests
-from bench.errors import Parser
-from bench.files import safe_name
-from bench.options import chosen_engine, chosen_resources, chosen_suite
-from bench.options import parser as common_options
-from bench.registry import registered_methods
+from bench.basics.commands import DONE, FAILED, command
+from bench.basics.errors import Parser
+from bench.basics.files import safe_name
+from bench.basics.interrupts import Interrupts
+from bench.data.options import print_account, requests
+from bench.kept.store import LOG_FILE, Store
+from bench.report.unchanged import made_from, remember, remembered_text
 from bench.running.costs import Costs
 from bench.running.dry_run import dry_run
-from bench.running.interrupts import Interrupts
 from bench.running.lock import FolderLock
+from bench.running.options import chosen_engine, chosen_resources, chosen_suite
+from bench.running.options import parser as common_options
 from bench.running.progress import Progress
 from bench.running.provenance import RunClock
 from bench.running.runner import CellReport, plan_jobs, run_jobs
-from bench.running.unchanged import made_from, remember, remembered_text
-from bench.store import LOG_FILE, Store
-from bench.suite import Suite, load_suite, suite_names
+from bench.suites.listing import listing
+from bench.suites.suite import Suite, load_suite
 
 DEFAULT_OUT = Path("out")
 TUNING = "tuning"
@@ -89,7 +88,7 @@ def run_suite(suite: Suite, options: argparse.Namespace, interrupts: Interrupts)
             made = made_from(store, suite, jobs)
             text = remembered_text(store, made)
             if text is None:
-                from bench.running.finish import finish_run  # drawing takes seconds to import
+                from bench.report.finish import finish_run  # drawing takes seconds to import
 
                 text = finish_run(store, suite, jobs, resources, clock)
                 remember(store, made, text)
@@ -107,16 +106,6 @@ def report_failures(reports: Sequence[CellReport], store: Store) -> int:
     if bad:
         print(f"{len(bad)} of {len(reports)} cells failed; the others are saved.", file=sys.stderr)
     return 1 if bad else 0
-
-
-def listing() -> str:
-    """One line for every suite, method and data set."""
-    lines = ["Suites:", *(f"  {name:22} {load_suite(name).title}" for name in suite_names())]
-    lines += ["", "Methods:"]
-    for name, method in registered_methods().items():
-        lines.append(f"  {name:22} {method.title}; {method.guarantee}; {method.reference}")
-    lines += ["", "Data sets (others: NAME.npz or an image folder in --data-dir):"]
-    return "\n".join(lines + [f"  {name:22} {line}" for name, line in list_datasets()])
 
 
 main = command("bench.compare", parser, run, KEPT)

@@ -39,6 +39,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.basics.errors import UsageError, unknown
+from bench.basics.space import SearchSpace
 from bench.calibration import (
     BALANCED_POINT,
     Calibration,
@@ -46,8 +48,6 @@ from bench.calibration import (
     ThresholdedScore,
     calibrated_threshold,
 )
-from bench.errors import UsageError, unknown
-from bench.space import SearchSpace
 
 NORMS = ("l1", "l2", "linf")
 DUAL_NORM_ORDER = {"l1": float("inf"), "l2": 2.0, "linf": 1.0}
@@ -153,10 +153,10 @@ class Method(ABC):
 
     Class attributes: ``name`` (used in suites, file names and rows), ``title`` (legends), ``reference`` (paper),
     ``guarantee``, ``kind`` and ``slot``, its family and its shade of the family's colour in every figure (see
-    bench.figures.identity; a method that names none gets free ones by its name), ``Settings`` (a frozen dataclass whose
-    defaults are the default recipe), ``space``, what tuning may change of them (see bench.space), ``batch_size``, how
-    many test inputs it is given at once, and ``respects_mutable``, whether its certificates and the adversarial points
-    behind ``radius_upper`` are for changes of the mutable features only.
+    bench.report.figures.identity; a method that names none gets free ones by its name), ``Settings`` (a frozen
+    dataclass whose defaults are the default recipe), ``space``, what tuning may change of them (see
+    bench.basics.space), ``batch_size``, how many test inputs it is given at once, and ``respects_mutable``, whether its
+    certificates and the adversarial points behind ``radius_upper`` are for changes of the mutable features only.
     """
 
     name: ClassVar[str]

@@ -17,13 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from bench.commands import DONE, FAILED, command
-from bench.errors import Parser, UsageError
-from bench.figures.line_styles import NORM_SYMBOLS, plain_text
-from bench.files import write_atomic
-from bench.store import Store
-from bench.tables.curves import accuracy_by_seed, confidence_band, radius_grid
-from bench.tables.rows import CURVE_KEY
+from bench.basics.commands import DONE, FAILED, command
+from bench.basics.errors import Parser, UsageError
+from bench.basics.files import write_atomic
+from bench.kept.rows import CURVE_KEY
+from bench.kept.store import Store
+from bench.report.figures.line_styles import NORM_SYMBOLS, plain_text
+from bench.report.tables.curves import accuracy_by_seed, confidence_band, radius_grid
 
 MAX_PANELS = 12
 COLUMNS = 3

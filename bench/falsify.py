@@ -29,19 +29,18 @@ from tqdm import tqdm
 
 from bench.attacking.attacks import AttackSettings
 from bench.attacking.targets import FinishedRun, sample
+from bench.basics.commands import DONE, FAILED, command
+from bench.basics.errors import Parser, UsageError
+from bench.basics.files import safe_name, write_atomic
 from bench.calibration import shown_point
-from bench.commands import DONE, FAILED, command
 from bench.contract import Outcome
-from bench.errors import Parser, UsageError
-from bench.files import safe_name, write_atomic
-from bench.store import FIGURES, Store
-from bench.tables.points import POINT, curve_file, file_part, points_in_order
+from bench.kept.points import POINT, curve_file, file_part, points_in_order
+from bench.kept.store import COUNTEREXAMPLES, FIGURES, Store
 
 CURVE = ["dataset", "method", "certificate", "domain", "norm", "operating_point", "seed"]
 REPORT = "falsify.csv"
 ROWS = "attacks.parquet"
 BRACKET = "bracket.csv"
-COUNTEREXAMPLES = "counterexamples"
 # More failures than this are unlikely (one run in a thousand) when every certificate holds with 1 - alpha.
 SURPRISE = 0.001
 
@@ -149,8 +148,9 @@ def _attack_curve(
 
 def draw_brackets(run: FinishedRun, record: dict[str, Any], radii: pd.DataFrame, effort: Effort) -> None:
     """Write bracket.csv and a figure of it for each data set."""
-    from bench.attacking.bracket import bracket_figure, bracket_rows
-    from bench.figures.looks import house_look, save_figure
+    from bench.attacking.bracket import bracket_rows
+    from bench.report.figures.bracket_figure import bracket_figure
+    from bench.report.figures.looks import house_look, save_figure
 
     rows = bracket_rows(run, radii, effort.bracket, replace(effort.attack, restarts=1))
     run.store.write_table(BRACKET, rows)

@@ -7,9 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.commands import DONE, command
-from bench.errors import Parser
-from bench.figures.run_figures import draw_run
+from bench.basics.commands import DONE, command
+from bench.basics.errors import Parser
+from bench.report.figures.run_figures import draw_run
 
 
 def parser() -> Parser:

@@ -10,11 +10,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from bench.commands import DONE, command
+from bench.basics.commands import DONE, command
+from bench.basics.errors import Parser, UsageError
+from bench.basics.files import safe_name
 from bench.contract import Outcome
-from bench.errors import Parser, UsageError
-from bench.files import safe_name
-from bench.store import (
+from bench.kept.store import (
     CANDIDATES,
     CLAIM,
     CLAIM_TEXT,

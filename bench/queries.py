@@ -22,15 +22,15 @@ from tqdm import tqdm
 
 from baselines.branch_and_bound import Budget, Search, Status, UnsupportedNetwork, to_chain, verify
 from baselines.branch_and_bound.chain import Chain
-from bench.attacking.targets import load_method
-from bench.commands import DONE, command
+from bench.basics.commands import DONE, command
+from bench.basics.errors import Parser, UsageError
 from bench.contract import NORMS, check_norms
 from bench.data import Dataset
-from bench.errors import Parser, UsageError
 from bench.export.inputs import asked_inputs
+from bench.kept.finished import load_method
+from bench.kept.points import points_in_order
+from bench.kept.store import Store
 from bench.running.runner import DataRequest, cached_dataset
-from bench.store import Store
-from bench.tables.points import points_in_order
 
 ANSWERS = "queries.csv"
 # Most queries are easy: they are decided in one batch, with so few sub-domains each, before the clock starts.

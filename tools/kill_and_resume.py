@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.store import CURVES, PREDICTIONS, RADII
+from bench.kept.store import CURVES, PREDICTIONS, RADII
 
 TICK_SECONDS = 0.05
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.basics.errors import UsageError, unknown
 from bench.contract import NORMS
-from bench.errors import UsageError, unknown
 
 Score = Callable[[Tensor], Tensor]
 ORDERS = {"l1": 1.0, "l2": 2.0, "linf": float("inf")}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.attacking.attacks import Attacked, Score, better, inside
-from bench.errors import unknown
+from bench.basics.errors import unknown
 
 STEPS = 20
 SQUARE_QUERIES = 200

@@ -13,16 +13,12 @@ from torch import Tensor
 
 from bench.attacking.attacks import ORDERS, AttackSettings, norm_exact
 from bench.attacking.library_attacks import library_attacks
-from bench.certify.kept import reopen
+from bench.basics.seeds import derive_seed
 from bench.contract import Method
 from bench.data import Dataset
-from bench.errors import UsageError
-from bench.files import DamagedFileError
-from bench.registry import get_method
-from bench.running.cells import DataRequest, cached_dataset
-from bench.seeds import derive_seed
-from bench.settings import from_table
-from bench.store import CellFolder, Store
+from bench.data.request import DataRequest, cached_dataset
+from bench.kept.finished import load_method
+from bench.kept.store import Store
 
 
 @dataclass(frozen=True)
@@ -114,54 +110,6 @@ class FinishedRun:
         radius = torch.from_numpy(rows["radius"].fillna(0.0).to_numpy(dtype=float))
         seed = derive_seed("falsify", *curve.values())
         return Target(method, x, radius, curve["norm"], curve["domain"], seed, method.mutable)
-
-
-def load_method(
-    store: Store,
-    data: Dataset,
-    dataset: str,
-    method_id: str,
-    seed: int,
-    operating_point: str | None = None,
-) -> Method:
-    """Rebuild a trained method from a finished cell, settings, weights and threshold; nothing in it is executed.
-
-    operating_point: whose threshold to set (None: the cell's first). Raises UsageError for one that the cell lacks.
-
-    The network of a run of ``bench.certify`` is opened again from the file kept with the run.
-    """
-    cell = store.cell(dataset, method_id, seed)
-    try:
-        meta, state = cell.record()["meta"], cell.read_state() or {}
-    except DamagedFileError as error:
-        raise UsageError(
-            f"the trained network in {str(cell.path)!r} {error}: run python -m bench.compare again"
-        ) from error
-    if "model_file" in meta:
-        method = reopen(store, data, meta)
-    else:
-        kind = get_method(meta["method"])
-        method = kind(from_table(kind.Settings, meta["settings"], f"settings stored in {cell.path.name}"))
-    method.mutable = None if data.mutable is None else torch.from_numpy(data.mutable)
-    method.build(data.input_shape, seed=0)
-    method.load_state(state)
-    method.model.eval()
-    _set_threshold(method, cell, meta, operating_point)
-    return method
-
-
-def _set_threshold(method: Method, cell: CellFolder, meta: Mapping[str, Any], operating_point: str) -> None:
-    points = meta.get("operating_points")
-    if points is None or operating_point is None:
-        return  # the threshold of the first point, and of a version that knew no others, is part of the state
-    if operating_point not in points:
-        raise UsageError(
-            f"the cell in {str(cell.path)!r} has no operating point {operating_point!r}: "
-            f"choose from {', '.join(points)}"
-        )
-    threshold = points[operating_point]["threshold"]
-    if threshold is not None:
-        method.set_threshold(float(threshold))
 
 
 def sample(rows: pd.DataFrame, limit: int, *names: object) -> pd.DataFrame:

@@ -14,23 +14,23 @@ from typing import Any
 import pandas as pd
 import torch
 
+from bench.basics.commands import command
 from bench.certify.choice import Noise, choose, described, methods_for, obstacles
-from bench.certify.kept import keep
 from bench.certify.options import DEFAULT_OUT, check, label_place, parser, sensitive_logit
-from bench.certify.watching import Stage, budgets
-from bench.commands import command
 from bench.contract import Method, Outcome, check_norms
 from bench.data import Dataset
-from bench.data_options import own_data, print_account
+from bench.data.options import own_data, print_account
+from bench.data.request import cached_dataset
+from bench.kept.model_file import keep
+from bench.kept.store import SUMMARY, CellFolder, Store
+from bench.kept.watching import Stage, budgets
 from bench.model_files import ModelFile, open_model
-from bench.options import chosen_devices
-from bench.running.cells import cached_dataset
+from bench.report.finish import finish_cells
 from bench.running.evaluate import Evaluation, chosen_test_inputs, describe, failed
-from bench.running.finish import finish_cells
 from bench.running.lock import FolderLock
+from bench.running.options import chosen_devices
 from bench.running.plan import CellPlan
 from bench.running.provenance import RunClock
-from bench.store import SUMMARY, CellFolder, Store
 
 LOG = logging.getLogger(__name__)
 

@@ -12,7 +12,9 @@ from baselines.bounds import METHODS as BOUNDS
 from baselines.bounds import BoundedScore, UnsupportedLayer
 from baselines.branch_and_bound import UnsupportedNetwork, to_chains
 from baselines.layered import LayeredNetwork
-from bench.certify.given import (
+from bench.basics.errors import UsageError, unknown
+from bench.contract import Method
+from bench.kept.given import (
     SMOOTHING,
     GivenBounds,
     GivenBranchAndBound,
@@ -20,8 +22,6 @@ from bench.certify.given import (
     GivenMargins,
     margins_of,
 )
-from bench.contract import Method
-from bench.errors import UsageError, unknown
 from bench.methods._bounds import BoundsSettings
 from bench.methods._smoothing import SmoothingSettings
 from bench.methods.alpha_beta_crown import AlphaBetaCROWNSettings

@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
+from bench.basics.errors import Parser, UsageError, unknown
 from bench.certify.choice import CERTIFICATES
 from bench.contract import NORMS
 from bench.data import Dataset
-from bench.data_options import add_data_options
-from bench.errors import Parser, UsageError, unknown
+from bench.data.options import add_data_options
 from bench.model_files import LAYOUTS
 
 DEFAULT_OUT = Path("out/certify")

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from bench.basics.errors import UsageError, nearest
 from bench.data.dataset import Column, Dataset, content_hash
-from bench.errors import UsageError, nearest
 
 MOST_LISTED = 20
 

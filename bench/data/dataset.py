@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from bench.basics.errors import UsageError
+from bench.basics.seeds import derive_seed
 from bench.data.raw import RawData, resolve_class
-from bench.errors import UsageError
-from bench.seeds import derive_seed
 
 SMALL_TRAIN = 2000
 VALIDATION_SHARE = 0.1

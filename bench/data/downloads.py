@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.basics.errors import UsageError
 from bench.data.raw import RawData, check_memory, reason
-from bench.errors import UsageError
 
 CIFAR_PIXELS = 3 * 32 * 32
 CIFAR_TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))

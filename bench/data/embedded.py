@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bench.basics.seeds import derive_seed
 from bench.data.raw import RawData
-from bench.seeds import derive_seed
 
 TEST_SHARE = 0.3
 SCIKIT_LEARN = "scikit-learn (embedded)"

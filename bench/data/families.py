@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bench.basics.errors import UsageError, unknown
+from bench.basics.seeds import derive_seed
 from bench.data.folders import FORMATS
 from bench.data.raw import RawData, check_memory, reason
-from bench.errors import UsageError, unknown
-from bench.seeds import derive_seed
 
 HARMLESS = "Allaple.A"
 SIDE = 512

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from bench.basics.errors import UsageError
 from bench.data.raw import RawData, check_memory, reason
-from bench.errors import UsageError
 
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "WEBP")  # no format whose decoder starts another program
 GREY_MODES = ("1", "L")

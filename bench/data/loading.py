@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.basics.errors import UsageError, unknown
 from bench.data.catalog import KNOWN, Known
 from bench.data.columns import with_immutable
 from bench.data.dataset import Dataset, assemble
@@ -18,7 +19,6 @@ from bench.data.folders import read_folder
 from bench.data.npz import OPTIONAL, REQUIRED, read_npz
 from bench.data.raw import RawData, check, reason, restrict
 from bench.data.table_options import TableOptions
-from bench.errors import UsageError, unknown
 
 GROUP = "certbench.datasets"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(:[A-Za-z0-9][A-Za-z0-9 ._-]{0,99})?")

@@ -8,8 +8,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
+from bench.basics.errors import UsageError
 from bench.data.raw import RawData, check_memory, reason
-from bench.errors import UsageError
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 OPTIONAL = ("classes", "feature_names")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.errors import UsageError, nearest
+from bench.basics.errors import UsageError, nearest
 
 CHANNELS = (1, 3, 4)
 FALLBACK_MEMORY = 8 * 2**30

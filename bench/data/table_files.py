@@ -6,8 +6,8 @@ import pandas as pd
 import pyarrow
 from pyarrow import parquet
 
+from bench.basics.errors import UsageError
 from bench.data.raw import check_memory, reason
-from bench.errors import UsageError
 
 SUFFIXES = (".csv", ".parquet")
 MAX_CELLS = 100_000_000

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bench.basics.errors import UsageError, nearest
+from bench.basics.seeds import derive_seed
 from bench.data.dataset import stratified_split
-from bench.errors import UsageError, nearest
-from bench.seeds import derive_seed
 
 TEST_SHARE = 0.2
 WORDS = {

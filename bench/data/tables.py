@@ -18,13 +18,13 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder
 
+from bench.basics.errors import UsageError, nearest
 from bench.data.columns import fixed, unknown_column
 from bench.data.dataset import Column, Dataset, content_hash
 from bench.data.raw import reason
 from bench.data.table_files import read_frame
 from bench.data.table_options import IMPUTE, TableOptions
 from bench.data.table_splits import Parts, split_by_column, split_by_seed
-from bench.errors import UsageError, nearest
 
 MAX_CATEGORIES = 256
 MAX_CLASSES = 100

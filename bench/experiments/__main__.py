@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.commands import DONE, FAILED, command
-from bench.errors import Parser, UsageError, refused_by_system, unknown
+from bench.basics.commands import DONE, FAILED, command
+from bench.basics.errors import Parser, UsageError, refused_by_system, unknown
 from bench.experiments._shared import KEPT, FailedCells, Options, add_options, to_options
 
 LOG = logging.getLogger(__name__)

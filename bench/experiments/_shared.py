@@ -4,8 +4,8 @@
 
     OUT/rows.csv  OUT/run.json  OUT/figures/*.{png,pdf}      OUT/units/*.json: finished units, read back when run again
 
-An experiment whose rows are certified radii is a suite and leaves what a suite leaves (:mod:`bench.store`), and its
-figures besides.
+An experiment whose rows are certified radii is a suite and leaves what a suite leaves (:mod:`bench.kept.store`), and
+its figures besides.
 """
 
 import argparse
@@ -26,12 +26,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from bench.calibration import BALANCED
-from bench.commands import DONE, FAILED, Main, command
-from bench.compare import run_suite
-from bench.errors import Parser
-from bench.figures.looks import house_look, save_figure
-from bench.files import (
+from bench.basics.commands import DONE, FAILED, Main, command
+from bench.basics.errors import Parser
+from bench.basics.files import (
     SCHEMA_VERSION,
     DamagedFileError,
     checksum,
@@ -41,15 +38,18 @@ from bench.files import (
     unseal,
     write_atomic,
 )
-from bench.options import chosen_devices
-from bench.options import parser as compare_parser
+from bench.basics.interrupts import Interrupts
+from bench.basics.settings import from_table
+from bench.calibration import BALANCED
+from bench.compare import run_suite
+from bench.kept.store import FIGURES, RUN, Store
+from bench.report.figures.looks import house_look, save_figure
 from bench.running.code_version import code_version
-from bench.running.interrupts import Interrupts
 from bench.running.lock import FolderLock
+from bench.running.options import chosen_devices
+from bench.running.options import parser as compare_parser
 from bench.running.provenance import RunClock, code_commit, hardware, versions
-from bench.settings import from_table
-from bench.store import FIGURES, RUN, Store
-from bench.suite import Suite
+from bench.suites.suite import Suite
 
 ROWS = "rows.csv"
 UNITS = "units"

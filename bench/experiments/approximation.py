@@ -16,9 +16,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from bench.basics.seeds import derive_seed
 from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
 from bench.running.provenance import RunClock
-from bench.seeds import derive_seed
 from fcnn import ConvexMLP
 from fcnn.training import TrainSettings, cross_entropy, train
 

@@ -20,10 +20,10 @@ from matplotlib.patches import Circle, Patch, Polygon, Rectangle
 from bench.contract import NORMS
 from bench.data import Dataset, load_dataset
 from bench.experiments._shared import Experiment, Options, draw, experiment_command, run_as_suite
-from bench.figures.line_styles import NORM_SYMBOLS
-from bench.registry import get_method
-from bench.store import Store
-from bench.suite import MethodEntry
+from bench.kept.store import Store
+from bench.methods import get_method
+from bench.report.figures.line_styles import NORM_SYMBOLS
+from bench.suites.suite import MethodEntry
 from fcnn import FeatureConvexClassifier
 
 EXPERIMENT = Experiment("decision_regions", "Decision regions and certified balls", "")

@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 from bench.contract import NORMS
 from bench.data import load_dataset
 from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
-from bench.figures.line_styles import NORM_SYMBOLS
+from bench.kept.rows import check_predictions, check_radii
+from bench.report.figures.line_styles import NORM_SYMBOLS
+from bench.report.tables.summary import summarise
 from bench.running.evaluate import Evaluation
 from bench.running.plan import CellPlan
 from bench.running.provenance import RunClock
-from bench.suite import MethodEntry
-from bench.tables.rows import check_predictions, check_radii
-from bench.tables.summary import summarise
+from bench.suites.suite import MethodEntry
 
 EXPERIMENT = Experiment(
     "digit_pairs", "All ordered pairs of MNIST digits", "3 instead of 60 epochs, 200 test inputs"

@@ -17,8 +17,8 @@ from bench.experiments._shared import (
     experiment_command,
     run_as_suite,
 )
-from bench.figures.line_styles import NORM_SYMBOLS
-from bench.tables.summary import summarise
+from bench.report.figures.line_styles import NORM_SYMBOLS
+from bench.report.tables.summary import summarise
 
 EXPERIMENT = Experiment("feature_map", "Feature map: CenteredAbs against Identity", _cifar.REDUCED)
 ENTRIES = {

@@ -18,7 +18,7 @@ from bench.experiments._shared import (
     experiment_command,
     run_as_suite,
 )
-from bench.figures.line_styles import NORM_SYMBOLS, log_axis
+from bench.report.figures.line_styles import NORM_SYMBOLS, log_axis
 
 EXPERIMENT = Experiment(
     "noise_levels",

@@ -10,8 +10,8 @@ from matplotlib.ticker import PercentFormatter
 from bench.contract import NORMS
 from bench.experiments import _cifar
 from bench.experiments._shared import Experiment, Options, draw, experiment_command, run_as_suite
-from bench.figures.line_styles import NORM_SYMBOLS
-from bench.tables.summary import summarise
+from bench.report.figures.line_styles import NORM_SYMBOLS
+from bench.report.tables.summary import summarise
 
 EXPERIMENT = Experiment("regulariser", "Strength of the gradient regulariser", _cifar.REDUCED)
 STRENGTHS = (0.0, 0.0025, 0.005, 0.0075, 0.01)

@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bench.errors import UsageError
+from bench.basics.errors import UsageError
 from bench.experiments._shared import Experiment, Options, experiment_command, finish
-from bench.figures.line_styles import log_axis
+from bench.kept.store import Store
+from bench.report.figures.line_styles import log_axis
+from bench.report.tables.summary import summarise
 from bench.running.provenance import RunClock
-from bench.store import Store
-from bench.tables.summary import summarise
 
 EXPERIMENT = Experiment("runtime", "Seconds per certificate", "")
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")

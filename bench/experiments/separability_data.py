@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from bench.basics.seeds import derive_seed
 from bench.data import Dataset, load_dataset
 from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
 from bench.running.provenance import RunClock
-from bench.seeds import derive_seed
 from fcnn.separability import Hull
 
 EXPERIMENT = Experiment(

@@ -14,10 +14,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.optimize import nnls
 
+from bench.basics.seeds import derive_seed
 from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
+from bench.report.tables.curves import clopper_pearson
 from bench.running.provenance import RunClock
-from bench.seeds import derive_seed
-from bench.tables.curves import clopper_pearson
 from fcnn.separability_bounds import box_bound, interval_bound, one_sided_bound
 
 EXPERIMENT = Experiment(

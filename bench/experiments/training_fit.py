@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
+from bench.basics.seeds import derive_seed
 from bench.data import load_dataset
 from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
 from bench.running.provenance import RunClock
-from bench.seeds import derive_seed
 from fcnn import CenteredAbs, ConvexMLP, FeatureConvexClassifier, Identity
 from fcnn.published import PublishedConvNet
 from fcnn.training import TrainSettings, cross_entropy, train

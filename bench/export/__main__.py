@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.commands import DONE, command
+from bench.basics.commands import DONE, command
+from bench.basics.errors import Parser, UsageError, unknown
 from bench.contract import check_norms
-from bench.errors import Parser, UsageError, unknown
 from bench.export.answers import import_answers
 from bench.export.questions import VERSIONS
 from bench.export.writing import NORM, Wanted, write_questions

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.basics.errors import UsageError, unknown
 from bench.calibration import Calibration
 from bench.contract import Curve, Outcome, Radii
-from bench.errors import UsageError, unknown
 from bench.export.writing import FOLDER, NORM, QUESTIONS
+from bench.kept.points import POINT, with_points
+from bench.kept.store import CellFolder, Store
+from bench.report.finish import finish_cells
 from bench.running.cell_rows import RowMaker
-from bench.running.finish import finish_cells
 from bench.running.plan import CellPlan
 from bench.running.provenance import RunClock
-from bench.store import CellFolder, Store
-from bench.tables.points import POINT, with_points
 
 HOLDS, VIOLATED, TIMEOUT, OTHER = "holds", "violated", "timeout", "unknown"
 WORDS = {

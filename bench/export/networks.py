@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from baselines.lipschitz.layers import CachedWeight
+from bench.basics.errors import UsageError
 from bench.contract import Method
-from bench.errors import UsageError
 from bench.export.plain import NotPlain, write_plain
 from bench.model_files.runtime import INSTALL_HINT
 

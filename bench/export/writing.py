@@ -9,17 +9,17 @@ from typing import Any
 
 import pandas as pd
 
-from bench.attacking.targets import load_method
+from bench.basics.errors import UsageError, unknown
+from bench.basics.files import DamagedFileError, safe_name, write_atomic
 from bench.data import Dataset
-from bench.errors import UsageError, unknown
+from bench.data.request import DataRequest, cached_dataset
 from bench.export.inputs import asked_inputs
 from bench.export.networks import write_onnx
 from bench.export.questions import ask, vnnlib
-from bench.files import DamagedFileError, safe_name, write_atomic
-from bench.running.cells import DataRequest, cached_dataset
-from bench.store import Store
-from bench.tables.points import file_part, points_in_order
-from bench.tables.summary import named_radii
+from bench.kept.finished import load_method
+from bench.kept.points import file_part, points_in_order
+from bench.kept.store import Store
+from bench.report.tables.summary import named_radii
 
 FOLDER = "vnnlib"
 INSTANCES, QUESTIONS = "instances.csv", "questions.csv"

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from baselines.adversarial import AdversarialLoss, CertifiedLoss, ExpressiveLoss
 from baselines.bounds import BoundedScore, RadiusSearch, SlopeSettings, UnsupportedLayer
 from baselines.networks import build_network
+from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
 from bench.calibration import ThresholdedScore
 from bench.contract import Curve, FitContext, Method, Outcome, Radii, TrainingData
 from bench.methods._frozen import FrozenNetwork, fingerprint
-from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.training import Loss, TrainSettings, cross_entropy, train
 
 CROWN_SHARE = 0.5

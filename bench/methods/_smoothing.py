@@ -22,9 +22,9 @@ from baselines.smoothing import (
     noisy_scores,
     radii,
 )
+from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
 from bench.calibration import ThresholdedScore
 from bench.contract import Curve, FitContext, Method, Outcome, Radii, TrainingData
-from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.training import TrainSettings, train
 
 # Rough standard deviation of pixels and of min-max scaled table columns, used to normalise noisy inputs.

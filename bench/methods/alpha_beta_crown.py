@@ -17,10 +17,10 @@ from baselines.branch_and_bound import (
     to_chains,
 )
 from baselines.branch_and_bound import Outcome as Ending
+from bench.basics.space import SearchSpace
 from bench.contract import Curve, Outcome, Radii
 from bench.methods._bounds import ADVERSARIAL_SPACE, BoundPropagation
 from bench.methods._frozen import fingerprint
-from bench.space import SearchSpace
 from fcnn.training import TrainSettings
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from baselines.lipschitz import LipschitzNetwork, bro_convnet, bro_mlp
+from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
 from bench.methods._lipschitz import LipschitzMethod, LipschitzSettings
-from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.training import TrainSettings
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from baselines.lipschitz import LipschitzNetwork, cayley_convnet, cayley_mlp, cayley_resnet9
+from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
 from bench.methods._lipschitz import LipschitzMethod, LipschitzSettings
-from bench.space import Choice, Range, SearchSpace, augmentation, training
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
 from bench.contract import Curve, FitContext, Method, Radii, TrainingData
-from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.certify import certify_at_thresholds, certify_with_bounds
 from fcnn.classifier import FeatureConvexClassifier
 from fcnn.convex_network import float64_copy

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from baselines.lipschitz import one_sided_radius_loss
 from baselines.lipschitz.features import LipschitzFeatures, affine_head
+from bench.basics.settings import from_table
+from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
 from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, Method, Radii, TrainingData
 from bench.methods._lipschitz import LipschitzMethod
 from bench.methods.cayley import Cayley
 from bench.methods.l1_lipschitz import L1Lipschitz
 from bench.methods.linf_distance import LinfDistance
 from bench.methods.sll import SLL
-from bench.settings import from_table
-from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.classifier import FeatureConvexClassifier
 from fcnn.heads import MaxAffine, start_affine
 from fcnn.learned_maps import LipschitzMap, certify_through_map

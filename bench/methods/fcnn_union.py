@@ -7,13 +7,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from bench.basics.errors import UsageError, unknown
+from bench.basics.seeds import derive_seed
+from bench.basics.settings import from_table
 from bench.calibration import recall_threshold
 from bench.contract import NORMS, Curve, FitContext, Method, Radii, TrainingData
-from bench.errors import UsageError, unknown
 from bench.methods.fcnn import FCNN
 from bench.methods.fcnn_learned import FCNNLearned
-from bench.seeds import derive_seed
-from bench.settings import from_table
 
 MEMBERS: dict[str, type[Method]] = {method.name: method for method in (FCNN, FCNNLearned)}
 # A convex score on pixels for every norm, and one on a learned map for l2.

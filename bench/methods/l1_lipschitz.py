@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from baselines.lipschitz import LipschitzNetwork, l1_mlp
+from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
 from bench.methods._lipschitz import LipschitzMethod, LipschitzSettings
-from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.training import TrainSettings
 
 

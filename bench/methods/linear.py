@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.basics.space import Range, SearchSpace, augmentation, training
 from bench.calibration import ThresholdedScore
 from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, LinearScore, Method, Radii, TrainingData
-from bench.space import Range, SearchSpace, augmentation, training
 from fcnn.certificates import closed_form, in_domain
 from fcnn.training import TrainSettings, train
 

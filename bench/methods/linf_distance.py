@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from baselines.lipschitz import LipschitzNetwork, linf_distance_net, scheduled_exponent, set_exponent
+from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
 from bench.contract import FitContext, TrainingData
 from bench.methods._lipschitz import LipschitzMethod, LipschitzSettings
-from bench.space import Choice, Range, SearchSpace, augmentation, training
 from fcnn.training import TrainSettings
 
 

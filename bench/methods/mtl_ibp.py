@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from bench.basics.space import Range, SearchSpace
 from bench.methods._bounds import (
     ADVERSARIAL_SPACE,
     QUICK_BOUNDS,
@@ -10,7 +11,6 @@ from bench.methods._bounds import (
     Certificate,
     Training,
 )
-from bench.space import Range, SearchSpace
 from fcnn.training import TrainSettings
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.smoothing import LEVELS, SplittingClassifier, splitting_period
+from bench.basics.space import SearchSpace
 from bench.contract import Curve, FitContext, LinearScore, Method, Radii, TrainingData
 from bench.methods._smoothing import (
     DATA_STD,
@@ -17,7 +18,6 @@ from bench.methods._smoothing import (
     network_for_noise,
     train_with_noise,
 )
-from bench.space import SearchSpace
 
 # Split copies whose mean score an attack differentiates, and the seed of their cuts.
 ATTACK_COPIES = 8

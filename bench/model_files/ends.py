@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UsageError
+from bench.basics.errors import UsageError
 from bench.model_files.layers import MOVES, Affine, Clip, Concat, Exp, Leaky, Log, entries
 from bench.model_files.program import Program, Step
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.errors import UsageError, nearest, unknown
+from bench.basics.errors import UsageError, nearest, unknown
 from bench.model_files.layers import Log
 from bench.model_files.operators import FLOAT_TYPES, OPERATORS, layers_of
 from bench.model_files.program import Call, Program, Recorder, UnreadError

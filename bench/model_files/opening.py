@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from bench.errors import UsageError, unknown
+from bench.basics.errors import UsageError, unknown
 from bench.model_files.ends import undo
 from bench.model_files.onnx_file import NetworkFile, read_onnx
 from bench.model_files.program import INNER, Program

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UsageError
+from bench.basics.errors import UsageError
 
 INSTALL_HINT = "reading networks needs the packages onnx and onnxruntime: pip install 'certbench[onnx]'"
 QUIET = 4

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UsageError
+from bench.basics.errors import UsageError
 from bench.model_files.ends import Rule, Undone, chosen_logit
 from bench.model_files.runtime import RuntimeOutputs, Session
 

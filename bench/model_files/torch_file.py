@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.errors import UsageError
+from bench.basics.errors import UsageError
 from bench.model_files.onnx_file import NetworkFile, read_model
 from bench.model_files.runtime import INSTALL_HINT, agree
 

@@ -1,5 +1,1 @@
-"""The report of a run: one HTML file for people, with everything in it and no network needed."""
-
-from bench.report.page import REPORT, write_report
-
-__all__ = ["REPORT", "write_report"]
+"""What comes out of a run: tables, figures, the claim, and the report, one page for people with no network needed."""

@@ -7,8 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.commands import DONE, command
-from bench.errors import Parser
+from bench.basics.commands import DONE, command
+from bench.basics.errors import Parser
 from bench.report.page import write_report
 
 

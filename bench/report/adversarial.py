@@ -18,15 +18,14 @@ import torch
 from torch import Tensor
 
 from bench.attacking.attacks import ORDERS, AttackSettings, norm_exact
-from bench.attacking.targets import load_method
+from bench.basics.errors import UsageError
+from bench.basics.files import DamagedFileError, write_atomic
+from bench.basics.seeds import derive_seed
 from bench.contract import Method, Outcome
-from bench.errors import UsageError
-from bench.falsify import COUNTEREXAMPLES
-from bench.files import DamagedFileError, write_atomic
-from bench.running.cells import DataRequest, cached_dataset
-from bench.seeds import derive_seed
-from bench.store import Store
-from bench.tables.points import curve_file
+from bench.data.request import DataRequest, cached_dataset
+from bench.kept.finished import load_method
+from bench.kept.points import curve_file
+from bench.kept.store import COUNTEREXAMPLES, Store
 
 CURVE_AND_SEED = ["dataset", "method", "certificate", "domain", "norm", "operating_point", "seed"]
 FOLDER = "adversarial"

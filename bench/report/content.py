@@ -10,15 +10,15 @@ import pandas as pd
 
 from bench.calibration import BALANCED, GIVEN, shown_point
 from bench.contract import NORMS, Outcome
-from bench.figures.line_styles import CurveId, LineStyle, curve_title, legend_styles
+from bench.kept.points import POINT, points_in_order, with_points
+from bench.kept.rows import CURVE_KEY
+from bench.kept.store import CANDIDATES
+from bench.report.figures.line_styles import CurveId, LineStyle, curve_title, legend_styles
 from bench.report.packing import packed, steps
 from bench.report.pictures import Pictures
-from bench.store import CANDIDATES
-from bench.tables.curves import certified_curves
-from bench.tables.notes import run_notes
-from bench.tables.points import POINT, points_in_order, with_points
-from bench.tables.rows import CURVE_KEY
-from bench.tables.summary import named_radii, summarise
+from bench.report.tables.curves import certified_curves
+from bench.report.tables.notes import run_notes
+from bench.report.tables.summary import named_radii, summarise
 
 # Together at most 1.6 MB of the page; of more, neighbouring radii share the smallest of them.
 MAX_RADII = 150_000

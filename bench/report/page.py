@@ -17,12 +17,12 @@ from typing import Any
 
 import pandas as pd
 
-from bench.errors import UsageError
-from bench.files import write_atomic
+from bench.basics.errors import UsageError
+from bench.basics.files import write_atomic
+from bench.kept.store import Store
 from bench.report.adversarial import find_adversarials
 from bench.report.content import report_content
 from bench.report.pictures import Pictures
-from bench.store import Store
 
 REPORT = "report.html"
 ROWS = "radii.csv.gz"

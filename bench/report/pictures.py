@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from bench.basics.errors import UsageError
 from bench.data import Dataset
-from bench.errors import UsageError
+from bench.data.request import DataRequest, cached_dataset
 from bench.report.adversarial import CURVE_AND_SEED, Adversarials, extremes
-from bench.running.cells import DataRequest, cached_dataset
 
 MAX_SIDE = 64
 MAX_PICTURE_BYTES = 700_000

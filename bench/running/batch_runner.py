@@ -3,13 +3,14 @@
 import gc
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bench.kept.batches import joined_arrays
 from bench.running.parts import Parts
 
 LOG = logging.getLogger(__name__)
@@ -92,8 +93,3 @@ def in_halves(compute: Compute, start: int, batch: Tensor) -> list[Arrays]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Say whether an exception means that memory, of the device or of the machine, was too small."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def joined_arrays(parts: Sequence[Arrays]) -> dict[str, np.ndarray]:
-    """Return the arrays of consecutive batches as those of one."""
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -7,8 +7,8 @@ import pandas as pd
 
 from bench.calibration import Calibration
 from bench.contract import Curve, Outcome, Radii
+from bench.kept.rows import PREDICTION_COLUMNS
 from bench.running.plan import CellPlan
-from bench.tables.rows import PREDICTION_COLUMNS
 
 SELF_EXPLAINING = [Outcome.CERTIFIED, Outcome.MISCLASSIFIED, Outcome.ABSTAINED]
 

@@ -5,8 +5,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, TextIO
 
 import pandas as pd
@@ -14,54 +12,23 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from bench.basics.files import plain
 from bench.contract import Method, Outcome
-from bench.data import Dataset, TableOptions, load_dataset
-from bench.files import plain
+from bench.data import Dataset
+from bench.data.request import DataRequest, cached_dataset
+from bench.kept.roc import no_roc
+from bench.kept.rows import check_predictions, check_radii
+from bench.kept.store import CellFolder
 from bench.running.evaluate import CellResult, Evaluation, describe, failed
 from bench.running.parts import Parts
 from bench.running.plan import CellPlan, Scratch
 from bench.running.status import StatusFile
-from bench.settings import from_table
-from bench.store import CellFolder
-from bench.suite import MethodEntry
-from bench.tables.roc import no_roc
-from bench.tables.rows import check_predictions, check_radii
+from bench.suites.suite import MethodEntry
 
 LOG = logging.getLogger(__name__)
 CHECKPOINT = "training.pt"
 STATUS = "status.txt"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
-
-@dataclass(frozen=True)
-class DataRequest:
-    """How to load a data set, in this process or another."""
-
-    name: str
-    data_dir: Path | None = None
-    sensitive: str | None = None
-    table: TableOptions | None = None
-    immutable: tuple[str, ...] = ()
-
-    @classmethod
-    def of_run(cls, configuration: Mapping[str, Any], name: str, data_dir: Path | None) -> "DataRequest":
-        """Return how a finished run (its ``configuration`` in run.json) loaded a data set."""
-        table = configuration.get("table")
-        return cls(
-            name,
-            data_dir,
-            configuration.get("sensitive"),
-            None if table is None else from_table(TableOptions, table, "the table options in run.json"),
-            tuple(configuration.get("immutable") or ()),
-        )
-
-    def record(self) -> dict[str, Any]:
-        """Return what run.json needs to know, for ``of_run``."""
-        return {
-            "sensitive": self.sensitive,
-            **({"table": self.table} if self.table else {}),
-            **({"immutable": self.immutable} if self.immutable else {}),
-        }
 
 
 @dataclass(frozen=True)
@@ -126,18 +93,6 @@ class CellOutcome:
 Watch = Callable[[Mapping[str, float]], None]
 # What computes cells: given jobs and a watcher, it yields each one's result as it ends.
 Engine = Callable[[Sequence[CellJob], Watch], Iterator[tuple[CellJob, CellOutcome | Failure]]]
-
-
-@lru_cache(maxsize=1)
-def cached_dataset(request: DataRequest) -> Dataset:
-    """Load a data set, the last one kept, since a process tends to need one several times in a row."""
-    return load_dataset(
-        request.name,
-        data_dir=request.data_dir,
-        sensitive=request.sensitive,
-        table=request.table,
-        immutable=request.immutable,
-    )
 
 
 def compute_cell(job: CellJob, data: Dataset, device: str, scratch: Scratch) -> CellOutcome:

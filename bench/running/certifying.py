@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.basics.files import safe_name
 from bench.contract import Curve, Method, Outcome, Radii
-from bench.files import safe_name
+from bench.kept.batches import checked_radii, packed, unpacked
 from bench.running.batch_runner import BatchRunner
-from bench.running.batches import checked_radii, packed, unpacked
 
 LOG = logging.getLogger(__name__)
 

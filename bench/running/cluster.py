@@ -12,17 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from bench.basics.errors import UsageError
 from bench.contract import Outcome
 from bench.data import Dataset
-from bench.errors import UsageError
+from bench.data.request import DataRequest, cached_dataset
 from bench.running.cells import (
     CellJob,
     CellOutcome,
-    DataRequest,
     Engine,
     Failure,
     Watch,
-    cached_dataset,
     compute_cell,
     logging_to,
 )

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.files import DamagedFileError, unseal
+from bench.basics.files import DamagedFileError, unseal
+from bench.kept.store import RUN, CellFolder
 from bench.running.cells import CellJob
-from bench.store import RUN, CellFolder
 
 # Published runs lie beside the code; an installed copy has none.
 PUBLISHED = Path(__file__).parents[2] / "results"

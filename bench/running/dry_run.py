@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from bench.data import Dataset
-from bench.running.cells import CellJob, cached_dataset
+from bench.data.request import cached_dataset
+from bench.kept.store import Store
+from bench.running.cells import CellJob
 from bench.running.costs import Costs, in_words
 from bench.running.progress import estimate
-from bench.store import Store
-from bench.suite import Suite
+from bench.suites.suite import Suite
 
 
 def dry_run(store: Store, suite: Suite, jobs: Sequence[CellJob], at_a_time: int) -> str:

@@ -9,16 +9,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bench.basics.seeds import derive_seed
 from bench.calibration import GIVEN, Calibration, OperatingPoint
 from bench.contract import Curve, FitContext, Method, Outcome, Radii, TrainingData
 from bench.data import Dataset
+from bench.kept.batches import checked_predictions, checked_scores, spread
+from bench.kept.roc import grid_of_thresholds, no_roc, roc_rows
 from bench.running.batch_runner import BatchRunner, Clock
-from bench.running.batches import checked_predictions, checked_scores, spread
 from bench.running.cell_rows import RowMaker, no_predictions
 from bench.running.certifying import Asked, Certifier, Found
 from bench.running.plan import CellPlan, Scratch
-from bench.seeds import derive_seed
-from bench.tables.roc import grid_of_thresholds, no_roc, roc_rows
 
 
 @dataclass

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.errors import UsageError
+from bench.basics.errors import UsageError
 
 LOCK = "run.lock"
 WAIT_FOR_NAME = 1.0

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from bench.files import SCHEMA_VERSION, set_aside, write_atomic
+from bench.basics.files import SCHEMA_VERSION, set_aside, write_atomic
 
 LOG = logging.getLogger(__name__)
 SUFFIX = ".part"

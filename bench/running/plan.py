@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.basics.seeds import derive_seed
 from bench.calibration import BALANCED, GIVEN
 from bench.running.parts import Parts
-from bench.seeds import derive_seed
 
 
 @dataclass(frozen=True)

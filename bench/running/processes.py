@@ -21,14 +21,15 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext, ForkServerProcess
 from pathlib import Path
 
+from bench.basics.files import remove_temporaries
 from bench.contract import Outcome
-from bench.files import remove_temporaries
-from bench.running.cells import CellJob, CellOutcome, Failure, Watch, cached_dataset, compute_cell, logging_to
-from bench.store import LOG_FILE
+from bench.data.request import cached_dataset
+from bench.kept.store import LOG_FILE
+from bench.running.cells import CellJob, CellOutcome, Failure, Watch, compute_cell, logging_to
 
 LOG = logging.getLogger(__name__)
 # What every command imports, but no command: a process would run it a second time, as its main module, and say so.
-PRELOADED = ["bench.running.cells", "bench.registry", "bench.running.finish", "sklearn.datasets"]
+PRELOADED = ["bench.running.cells", "bench.methods", "bench.report.finish", "sklearn.datasets"]
 TICK_SECONDS = 0.2
 MEMORY_FIELDS = (b"RssAnon:", b"RssShmem:")
 

@@ -16,8 +16,8 @@ from typing import Any
 import pandas as pd
 import torch
 
+from bench.basics.files import plain
 from bench.contract import Outcome
-from bench.files import plain
 
 PACKAGES = (
     "certbench",

@@ -9,28 +9,20 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from bench.basics.errors import UsageError
+from bench.basics.files import SCHEMA_VERSION, plain
+from bench.basics.interrupts import Interrupts
 from bench.calibration import OperatingPoint, resolves
 from bench.data import Dataset
-from bench.errors import UsageError
-from bench.files import SCHEMA_VERSION, plain
-from bench.running.cells import (
-    CellJob,
-    CellOutcome,
-    DataRequest,
-    Engine,
-    Failure,
-    Watch,
-    cached_dataset,
-    failed_cell,
-)
+from bench.data.request import DataRequest, cached_dataset
+from bench.kept.store import LOG_FILE, CellFolder, Store
+from bench.running.cells import CellJob, CellOutcome, Engine, Failure, Watch, failed_cell
 from bench.running.code_version import code_version
 from bench.running.evaluate import calibration_labels, describe
-from bench.running.interrupts import Interrupts
 from bench.running.plan import CellPlan
 from bench.running.processes import Budget, run_in_processes
 from bench.running.progress import Progress
-from bench.store import LOG_FILE, CellFolder, Store
-from bench.suite import MethodEntry, Suite
+from bench.suites.suite import MethodEntry, Suite
 
 LOG = logging.getLogger(__name__)
 

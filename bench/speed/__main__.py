@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from bench.commands import DONE, FAILED, command
-from bench.errors import Parser, unknown
+from bench.basics.commands import DONE, FAILED, command
+from bench.basics.errors import Parser, unknown
 from bench.running.provenance import hardware
 
 TOPICS = ("fcnn", "baselines", "running")

@@ -7,22 +7,14 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.running.cells import (
-    CellJob,
-    CellOutcome,
-    DataRequest,
-    Engine,
-    Failure,
-    Watch,
-    cached_dataset,
-    compute_cell,
-)
+from bench.data.request import DataRequest, cached_dataset
+from bench.kept.store import Store
+from bench.running.cells import CellJob, CellOutcome, Engine, Failure, Watch, compute_cell
 from bench.running.cluster import cluster_engine
 from bench.running.plan import Scratch
 from bench.running.runner import Resources, local_engine, plan_jobs
 from bench.speed.timing import Line, seconds
-from bench.store import Store
-from bench.suite import load_suite
+from bench.suites.suite import load_suite
 
 WORKING_CELLS = 8
 SMALL_CELLS = 20

@@ -8,11 +8,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import options as compare_options
-from bench.commands import DONE, FAILED, command
-from bench.compare import listing
-from bench.errors import Parser
-from bench.running.interrupts import Interrupts
+from bench.basics.commands import DONE, FAILED, command
+from bench.basics.errors import Parser
+from bench.basics.interrupts import Interrupts
+from bench.running import options as compare_options
+from bench.suites.listing import listing
 from bench.tune.session import tune
 
 DEFAULT_OUT = Path("out") / "tune"

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.basics.seeds import derive_seed
+from bench.basics.settings import from_table, merged
 from bench.calibration import OperatingPoint
 from bench.contract import Curve, Method, Outcome, TrainingData
 from bench.data import Dataset
-from bench.seeds import derive_seed
-from bench.settings import from_table, merged
 
 # A radius that is infinite counts as this.
 LARGEST = 1e9

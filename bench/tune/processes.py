@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
-from bench.running.cells import DataRequest, cached_dataset
+from bench.data.request import DataRequest, cached_dataset
 from bench.running.evaluate import describe
 from bench.tune.search import Search, Task
 
-PRELOADED = ["bench.tune.search", "bench.registry", "sklearn.datasets"]
+PRELOADED = ["bench.tune.search", "bench.methods", "sklearn.datasets"]
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 import tomli_w
 
-from bench.errors import UsageError
-from bench.files import write_atomic
-from bench.settings import merged
-from bench.store import CANDIDATES
-from bench.suite import MethodEntry, load_suite
+from bench.basics.errors import UsageError
+from bench.basics.files import write_atomic
+from bench.basics.settings import merged
+from bench.kept.store import CANDIDATES
+from bench.suites.suite import MethodEntry, load_suite
 from bench.tune.moves import Candidate, chosen
 from bench.tune.record import Record
 from bench.tune.search import Task

@@ -14,15 +14,15 @@ import numpy as np
 import optuna
 import torch
 
+from bench.basics.files import plain
+from bench.basics.seeds import derive_seed
+from bench.basics.settings import from_table, merged
 from bench.calibration import OperatingPoint
 from bench.contract import NORMS, FitContext, Method
 from bench.data import Dataset
-from bench.files import plain
 from bench.running.code_version import code_version
 from bench.running.evaluate import describe
-from bench.seeds import derive_seed
-from bench.settings import from_table, merged
-from bench.suite import MethodEntry
+from bench.suites.suite import MethodEntry
 from bench.tune.budget import MILESTONES, StepTimer, Stopwatch, TimeLimit, seconds_of
 from bench.tune.judging import Judge, Verdict, as_table, judged_inputs, judged_twin, training_data
 from bench.tune.moves import Candidate, Game, Move

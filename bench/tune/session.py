@@ -6,15 +6,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-from bench.data_options import requests
-from bench.errors import UsageError
-from bench.files import plain, safe_name
-from bench.options import RECALL_FLOOR, chosen_resources
-from bench.running.cells import DataRequest, cached_dataset
-from bench.running.interrupts import Interrupts
+from bench.basics.errors import UsageError
+from bench.basics.files import plain, safe_name
+from bench.basics.interrupts import Interrupts
+from bench.data.options import requests
+from bench.data.request import DataRequest, cached_dataset
+from bench.kept.store import Store
 from bench.running.lock import FolderLock
-from bench.store import Store
-from bench.suite import MethodEntry, Suite
+from bench.running.options import RECALL_FLOOR, chosen_resources
+from bench.suites.suite import MethodEntry, Suite
 from bench.tune.processes import SearchJob, run_searches
 from bench.tune.record import Record
 from bench.tune.results import Found, native_norms, tuned_id, write_candidates, write_results

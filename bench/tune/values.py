@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 
-from bench.space import SIDE, Choice, Range, SearchSpace
+from bench.basics.space import SIDE, Choice, Range, SearchSpace
 
 Values = dict[str, Any]
 

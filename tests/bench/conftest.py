@@ -20,7 +20,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with its report, in which there is everything that a report can show."""
     from report_runs import NASTY, failed_rows, predictions_of, radii_of, write_images, write_run
 
-    from bench.report import write_report
+    from bench.report.page import write_report
 
     nasty = [frame for frame in radii_of(NASTY) if frame["norm"].iloc[0] == "l2"]
     frames = [*radii_of("tiny"), *nasty, failed_rows("failed")]

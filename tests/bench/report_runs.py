@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bench.kept.rows import check_predictions, check_radii
+from bench.kept.store import Store
 from bench.running.provenance import RunClock, run_record
-from bench.store import Store
-from bench.tables.rows import check_predictions, check_radii
 
 NAN = float("nan")
 NASTY = "<script>window.hacked = 1</script>&lt;b>%{x}"

@@ -5,10 +5,10 @@ import torch
 
 from bench.attacking.attacks import AttackSettings
 from bench.attacking.targets import Target
+from bench.basics.settings import from_table
 from bench.contract import FitContext, TrainingData
 from bench.data import load_dataset
-from bench.registry import get_method
-from bench.settings import from_table
+from bench.methods import get_method
 
 pytestmark = [pytest.mark.slow, pytest.mark.data]
 

@@ -16,7 +16,7 @@ from baselines.bounds import certify as bounds
 from bench.certify.__main__ import main
 from bench.data import load_dataset
 from bench.falsify import main as falsify
-from bench.store import Store
+from bench.kept.store import Store
 from fcnn import ConvexMLP, FeatureConvexClassifier
 from fcnn.checkpoints import save_classifier
 

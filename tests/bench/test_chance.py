@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from bench.tables.chance import near_chance
+from bench.report.tables.chance import near_chance
 
 
 def predictions(

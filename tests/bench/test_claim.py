@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.claim import central_claim, claim_text, main, radius_at
+from bench.claim import main
+from bench.report.claim import central_claim, claim_text, radius_at
 
 METHODS = {
     "fcnn": {"method": "fcnn", "title": "FCNN"},

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from misbehaving import write_plugin
 
-from bench import registry
+from bench import methods as registry
 from bench.compare import main
-from bench.tables.rows import without_timing
+from bench.kept.rows import without_timing
 
 pytestmark = pytest.mark.slow
 SUITE = """

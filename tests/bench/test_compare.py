@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from bench.compare import main
-from bench.options import chosen_suite, parser
+from bench.kept.rows import PREDICTION_COLUMNS, RADII_COLUMNS, without_timing
 from bench.running.lock import FolderLock
-from bench.tables.rows import PREDICTION_COLUMNS, RADII_COLUMNS, without_timing
+from bench.running.options import chosen_suite, parser
 
 SUITE = """
 title = "Small"

@@ -13,9 +13,9 @@ from bench.attacking.attacks import steepest
 from bench.attacking.targets import Target
 from bench.contract import DUAL_NORM_ORDER, NORMS, Method, Outcome
 from bench.data import Dataset
-from bench.registry import registered_methods
+from bench.kept.rows import check_predictions, check_radii, without_timing
+from bench.methods import registered_methods
 from bench.running.evaluate import CellResult, Evaluation
-from bench.tables.rows import check_predictions, check_radii, without_timing
 
 METHODS = registered_methods()
 POINTS = ("balanced", "other_recall=0.9")

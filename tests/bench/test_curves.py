@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from bench.tables.curves import (
+from bench.report.tables.curves import (
     CURVE_COLUMNS,
     ENVELOPE,
     accuracy_by_seed,

@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.basics.files import SCHEMA_VERSION, seal
 from bench.compare import main
-from bench.files import SCHEMA_VERSION, seal
-from bench.running.cells import cached_dataset, compute_cell
-from bench.store import CellFolder
-from bench.tables.rows import without_timing
+from bench.data.request import cached_dataset
+from bench.kept.rows import without_timing
+from bench.kept.store import CellFolder
+from bench.running.cells import compute_cell
 
 SUITE = """
 datasets = ["circles"]
@@ -46,9 +47,9 @@ def quick() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bench.running.runner.run_in_processes", compute)
-        patch.setattr("bench.running.finish.draw_run", lambda out: [])
-        patch.setattr("bench.running.finish.write_report", lambda out, data_dir: out / "report.html")
-        patch.setattr("bench.claim.RESAMPLES", 20)
+        patch.setattr("bench.report.finish.draw_run", lambda out: [])
+        patch.setattr("bench.report.finish.write_report", lambda out, data_dir: out / "report.html")
+        patch.setattr("bench.report.claim.RESAMPLES", 20)
         yield
 
 
@@ -158,7 +159,7 @@ def of_another_version(content: bytes) -> bytes:
         record = json.loads(content)
         del record["checksum"], record["schema_version"]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("bench.files.SCHEMA_VERSION", SCHEMA_VERSION + 1)
+            patch.setattr("bench.basics.files.SCHEMA_VERSION", SCHEMA_VERSION + 1)
             return seal(record)
     return seal({"files": {"../../../suite.toml": {}}, "key": "k"})
 

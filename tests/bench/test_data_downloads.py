@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bench.basics.errors import UsageError
 from bench.data import downloads, load_dataset
 from bench.data.downloads import REMOTES, RemoteFile
-from bench.errors import UsageError
 
 CIFAR_MEMBERS = (*downloads.CIFAR_TRAIN, *downloads.CIFAR_TEST)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bench.basics.errors import UsageError
 from bench.data import load_dataset
-from bench.errors import UsageError
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from importlib.metadata import EntryPoint
 import numpy as np
 import pytest
 
+from bench.basics.errors import UsageError
 from bench.data import Dataset, list_datasets, load_dataset, loading
 from bench.data.raw import RawData
-from bench.errors import UsageError
 
 EMBEDDED = ("digits_38", "breast_cancer", "circles")
 

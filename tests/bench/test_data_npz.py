@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib import format as npy
 
+from bench.basics.errors import UsageError
 from bench.data import load_dataset
-from bench.errors import UsageError
 
 
 def good():

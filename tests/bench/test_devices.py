@@ -7,14 +7,15 @@ import pytest
 import torch
 from misbehaving import write_plugin
 
-from bench import registry
-from bench.errors import UsageError
-from bench.options import chosen_devices, chosen_resources, chosen_suite, parser
-from bench.running.cells import DataRequest, Failure
+from bench import methods as registry
+from bench.basics.errors import UsageError
+from bench.data.request import DataRequest
+from bench.kept.store import Store
+from bench.running.cells import Failure
+from bench.running.options import chosen_devices, chosen_resources, chosen_suite, parser
 from bench.running.processes import Budget, run_in_processes
 from bench.running.runner import Resources, plan_jobs
-from bench.store import Store
-from bench.suite import load_suite
+from bench.suites.suite import load_suite
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 from report_runs import METHODS, curve, predictions_of, radii_of, write_run
 
 from bench.diff import compare_runs, main
-from bench.tables.rows import check_radii
+from bench.kept.rows import check_radii
 
 
 @pytest.fixture(scope="module")

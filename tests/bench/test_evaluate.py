@@ -5,8 +5,8 @@ import pytest
 from synthetic import MeanThreshold, blobs, plan
 
 from bench.contract import Curve, Outcome, Radii
+from bench.kept.rows import check_predictions, check_radii
 from bench.running.evaluate import Evaluation, chosen_test_inputs, describe, failed
-from bench.tables.rows import check_predictions, check_radii
 
 
 def evaluate(method: MeanThreshold, **changes: object):

@@ -10,9 +10,9 @@ import pytest
 
 from bench.compare import main as compare
 from bench.export.__main__ import main as export
+from bench.kept.store import Store
 from bench.queries import ANSWERS
 from bench.queries import main as queries
-from bench.store import Store
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from matplotlib.patches import Polygon
 
+from bench.basics.settings import from_table
 from bench.data import load_dataset
 from bench.experiments import (
     _cifar,
@@ -21,10 +22,9 @@ from bench.experiments import (
     training_fit,
 )
 from bench.experiments._shared import Options
-from bench.settings import from_table
-from bench.store import Store
-from bench.suite import Suite
-from bench.tables.summary import summarise
+from bench.kept.store import Store
+from bench.report.tables.summary import summarise
+from bench.suites.suite import Suite
 
 ORDERS = {"l1": 1, "l2": 2, "linf": np.inf}
 

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.optimize import linprog
 
+from bench.basics.errors import UsageError
 from bench.data import load_dataset
 from bench.data.families import HARMLESS, read_families
-from bench.errors import UsageError
 from bench.experiments import approximation, digit_pairs, malware_families, separability_random
 from bench.experiments.__main__ import EXPERIMENTS, chosen, main
 from bench.experiments._shared import Experiment, Options, accuracy_line, finish, run_units

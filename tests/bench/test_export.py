@@ -12,14 +12,15 @@ import vnnlib
 import vnnlib.compat
 from synthetic import blobs
 
-from bench.attacking.targets import load_method
+from bench.basics.errors import UsageError
+from bench.basics.files import plain
 from bench.data import load_dataset
-from bench.errors import UsageError
 from bench.export.__main__ import main
 from bench.export.networks import write_onnx
 from bench.export.questions import ask
 from bench.export.questions import vnnlib as written
-from bench.files import plain
+from bench.kept.finished import load_method
+from bench.kept.store import Store
 from bench.methods.cayley import Cayley
 from bench.methods.crown import CROWN
 from bench.methods.fcnn import FCNN, FCNNSettings
@@ -34,7 +35,6 @@ from bench.queries import main as queries
 from bench.running.evaluate import Evaluation
 from bench.running.plan import CellPlan
 from bench.running.provenance import RunClock, run_record
-from bench.store import Store
 from fcnn.training import TrainSettings
 
 SHORT = TrainSettings(epochs=8, batch_size=32, learning_rate=0.01)

@@ -11,15 +11,16 @@ from misbehaving import write_plugin
 from report_runs import write_run
 from synthetic import MeanThreshold, blobs, plan
 
-from bench import registry
+from bench import methods as registry
 from bench.attacking.attacks import AttackSettings
-from bench.attacking.bracket import bracket_figure, shares, smallest_adversarial
+from bench.attacking.bracket import smallest_adversarial
 from bench.attacking.targets import Target
 from bench.compare import main as compare
 from bench.contract import Outcome, Radii
 from bench.falsify import main as falsify
+from bench.kept.store import Store
+from bench.report.figures.bracket_figure import bracket_figure, shares
 from bench.running.evaluate import Evaluation
-from bench.store import Store
 
 SUITE = """
 datasets = ["circles"]

@@ -14,13 +14,13 @@ import torch
 from misbehaving import OutOfMemory, write_plugin
 from synthetic import MeanThreshold, blobs, plan
 
-from bench import registry
+from bench import methods as registry
 from bench.compare import main
+from bench.kept.rows import without_timing
 from bench.running.batch_runner import in_halves
 from bench.running.cells import logging_to
 from bench.running.evaluate import Evaluation
 from bench.running.processes import _log_file
-from bench.tables.rows import without_timing
 
 MARK = "CERTBENCH_TEST_MARK"
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from bench.compare import main
-from bench.tables.rows import without_timing
+from bench.kept.rows import without_timing
 
 pytestmark = pytest.mark.slow
 SUITE = """

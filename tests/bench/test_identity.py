@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from bench.figures.identity import FAMILIES, FREE_COLORS, family_and_slot, shade, shades
-from bench.figures.line_styles import legend_styles
-from bench.registry import registered_methods
+from bench.methods import registered_methods
+from bench.report.figures.identity import FAMILIES, FREE_COLORS, family_and_slot, shade, shades
+from bench.report.figures.line_styles import legend_styles
 
 # Full dichromacy, on linear RGB (Machado, Oliveira and Fernandes, IEEE TVCG 2009).
 VISION = {

@@ -5,11 +5,11 @@ import pytest
 from matplotlib.text import Text
 from test_plots import predictions_frame, radii_frame
 
-from bench.figures.leaders import leaders
-from bench.figures.leaders_figure import leaders_figure
-from bench.figures.run_figures import leader_row
-from bench.tables.curves import certified_curves
-from bench.tables.summary import summarise
+from bench.report.figures.leaders import leaders
+from bench.report.figures.leaders_figure import leaders_figure
+from bench.report.figures.run_figures import leader_row
+from bench.report.tables.curves import certified_curves
+from bench.report.tables.summary import summarise
 
 METHODS = {
     "crown": {"method": "crown"},

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.basics.errors import UsageError
+from bench.basics.settings import from_table
 from bench.contract import FitContext, TrainingData
-from bench.errors import UsageError
 from bench.methods.fcnn_learned import FCNNLearned, FCNNLearnedSettings
-from bench.settings import from_table
 from fcnn.training import TrainSettings
 
 SHORT = TrainSettings(epochs=4, batch_size=16, learning_rate=0.01)

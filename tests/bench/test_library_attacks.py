@@ -5,8 +5,8 @@ import torch
 
 from bench.attacking.attacks import ORDERS
 from bench.attacking.library_attacks import library_attacks
+from bench.basics.errors import UsageError
 from bench.contract import DUAL_NORM_ORDER
-from bench.errors import UsageError
 
 NORMS = ["l2", "linf"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import UsageError
+from bench.basics.errors import UsageError
 from bench.running.lock import LOCK, FolderLock
 
 HOLD = """
@@ -25,7 +25,7 @@ with FolderLock(Path(sys.argv[1])):
 COUNT = """
 import sys
 from pathlib import Path
-from bench.errors import UsageError
+from bench.basics.errors import UsageError
 from bench.running.lock import FolderLock
 out, done = Path(sys.argv[1]), 0
 while done < 50:

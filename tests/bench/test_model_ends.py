@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UsageError
+from bench.basics.errors import UsageError
 from bench.model_files import open_model
 
 SHAPE = (4,)

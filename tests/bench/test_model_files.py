@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from bench.errors import UsageError
+from bench.basics.errors import UsageError
 from bench.model_files import open_model, operators
 from fcnn import ConvexMLP, FeatureConvexClassifier
 from fcnn.checkpoints import save_classifier

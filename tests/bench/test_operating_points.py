@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import MeanThreshold, blobs, plan, tensor
 
+from bench.basics.errors import UsageError
 from bench.calibration import (
     Calibration,
     OperatingPoint,
@@ -18,9 +19,8 @@ from bench.calibration import (
     shown_point,
 )
 from bench.contract import Curve, LinearScore, Method, Outcome, Radii
-from bench.errors import UsageError
+from bench.kept.rows import check_predictions, check_radii
 from bench.running.evaluate import Evaluation
-from bench.tables.rows import check_predictions, check_radii
 
 POINTS = ("balanced", "other_recall=0.9", "other_recall=0.99")
 scores_and_labels = st.lists(st.tuples(st.integers(-20, 20), st.booleans()), min_size=2, max_size=60).filter(

@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.figures.curve_figure import curve_figure
-from bench.figures.line_styles import legend_styles, log_axis
-from bench.figures.run_figures import draw_figures, draw_run
-from bench.figures.seconds_figure import seconds_figure
+from bench.kept.rows import check_predictions, check_radii
+from bench.kept.store import Store
 from bench.plots import main
+from bench.report.figures.curve_figure import curve_figure
+from bench.report.figures.line_styles import legend_styles, log_axis
+from bench.report.figures.run_figures import draw_figures, draw_run
+from bench.report.figures.seconds_figure import seconds_figure
+from bench.report.tables.curves import certified_curves, envelopes
+from bench.report.tables.summary import summarise
 from bench.running.provenance import RunClock, run_record
-from bench.store import Store
-from bench.tables.curves import certified_curves, envelopes
-from bench.tables.rows import check_predictions, check_radii
-from bench.tables.summary import summarise
 
 NAN = float("nan")
 CONFIGURATION = {"title": "Costs $5, or $6", "reduced": "40 test inputs"}

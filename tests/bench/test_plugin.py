@@ -12,8 +12,8 @@ import torch
 from synthetic import blobs, plan
 
 from bench.attacking.attacks import norm_exact
+from bench.kept.rows import check_radii
 from bench.running.evaluate import Evaluation
-from bench.tables.rows import check_radii
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "examples" / "plugin"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from bench.compare import main
+from bench.kept.store import CellFolder, Store
 from bench.running.costs import Costs, in_words, seconds_left
 from bench.running.progress import Progress, estimate
 from bench.running.status import StatusFile
-from bench.store import CellFolder, Store
 
 QUICK = ["--datasets", "digits_38", "--norms", "l2", "--jobs", "1"]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench.basics.errors import UsageError
 from bench.compare import main
-from bench.errors import UsageError
+from bench.kept.store import Store
 from bench.publish import publish
-from bench.store import Store
 
 SUITE = """
 title = "Small"

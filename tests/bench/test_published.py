@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from bench.errors import UsageError
+from bench.basics.errors import UsageError
 from bench.publish import RESULTS
 from bench.published import BEGIN, END, comparison, main, update
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from bench import queries
-from bench.attacking.targets import load_method
 from bench.compare import main as compare
 from bench.data import load_dataset
-from bench.store import Store
+from bench.kept.finished import load_method
+from bench.kept.store import Store
 
 SUITE = """
 datasets = ["circles"]

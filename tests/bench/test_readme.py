@@ -9,8 +9,8 @@ import pytest
 import torch
 from synthetic import blobs, plan
 
+from bench.kept.rows import check_radii
 from bench.running.evaluate import Evaluation
-from bench.tables.rows import check_radii
 
 README = Path(__file__).parents[2] / "README.md"
 

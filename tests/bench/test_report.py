@@ -17,14 +17,15 @@ from report_runs import INPUTS, NASTY, curve, failed_rows, predictions_of, radii
 from synthetic import MeanSettings, MeanThreshold
 
 from bench.compare import main as compare
-from bench.report import page, write_report
+from bench.kept.rows import check_radii
+from bench.kept.store import Store
+from bench.report import page
 from bench.report.__main__ import main
 from bench.report.adversarial import extremes, nearest
 from bench.report.content import radii_limit
 from bench.report.packing import packed, steps
+from bench.report.page import write_report
 from bench.report.pictures import png_address
-from bench.store import Store
-from bench.tables.rows import check_radii
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,8 +8,8 @@ import pytest
 from browsing import PHONE, By, Keys, drawn, fill, needs_browser, pick, press, section, show, table, until
 from report_runs import NASTY, failed_rows, write_run
 
-from bench.report import write_report
-from bench.store import Store
+from bench.kept.store import Store
+from bench.report.page import write_report
 
 pytestmark = needs_browser
 

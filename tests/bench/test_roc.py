@@ -11,39 +11,43 @@ from sklearn.metrics import roc_curve
 from synthetic import blobs, plan
 
 from bench.attacking.attacks import AttackSettings, norm_exact
-from bench.attacking.targets import load_method
+from bench.basics.errors import UsageError
 from bench.compare import main as compare
 from bench.contract import Outcome
 from bench.data import load_dataset
-from bench.errors import UsageError
 from bench.falsify import main as falsify
-from bench.figures.roc_figure import Thresholds, certified_roc_figure, median_figure, usual_roc
-from bench.methods.cayley import Cayley
-from bench.methods.fcnn import FCNN
-from bench.plots import main as plots
-from bench.registry import registered_methods
-from bench.running.evaluate import Evaluation
-from bench.running.provenance import RunClock, run_record
-from bench.store import Store
-from bench.tables.roc import (
+from bench.kept.finished import load_method
+from bench.kept.roc import (
     LEVELS,
     certified_share,
     cut_radii,
     grid_of_thresholds,
-    mean_over_seeds,
     median_radius,
     roc_from_parquet,
     roc_rows,
-    roc_table,
     roc_to_parquet,
 )
-from bench.tables.rows import (
+from bench.kept.rows import (
     PREDICTION_COLUMNS,
     RADII_COLUMNS,
     check_predictions,
     check_radii,
     to_parquet,
 )
+from bench.kept.store import Store
+from bench.methods import registered_methods
+from bench.methods.cayley import Cayley
+from bench.methods.fcnn import FCNN
+from bench.plots import main as plots
+from bench.report.figures.roc_figure import (
+    Thresholds,
+    certified_roc_figure,
+    median_figure,
+    usual_roc,
+)
+from bench.report.tables.roc_table import mean_over_seeds, roc_table
+from bench.running.evaluate import Evaluation
+from bench.running.provenance import RunClock, run_record
 
 CURVE = {"dataset": "d", "method": "m", "certificate": "c", "domain": "free", "norm": "l2", "seed": 0}
 radii_lists = st.lists(st.one_of(st.just(0.0), st.floats(0.01, 9.0)), min_size=1, max_size=700)
@@ -215,7 +219,7 @@ def test_a_run_of_schema_version_1_is_read_and_drawn(tmp_path, monkeypatch):
     """Published results have one operating point and no scores."""
     rows = check_radii(pd.concat(radii_of("tiny")))
     later = {"operating_point", "calibration_others", "norms_in_call", "score"}
-    for module in ("bench.tables.rows", "bench.files"):
+    for module in ("bench.kept.rows", "bench.basics.files"):
         monkeypatch.setattr(f"{module}.SCHEMA_VERSION", 1)
     old = [
         {name: kind for name, kind in columns.items() if name not in later}
@@ -262,7 +266,7 @@ def test_lines_are_of_the_table_and_markers_of_the_chosen_thresholds():
     rows = roc_rows(CURVE, [-2.0, 0.5], np.array([0.5, -1.0]), [np.array([4.0, 3.0]), np.array([1.5, 0.5])])
     table = roc_table(rows, pd.DataFrame({"dataset": ["d"], "norm": ["l2"], "radius": [1.0]}), {"l2": [1.0]})
     shown = Thresholds.of_run(predictions, table, summary)
-    from bench.figures.line_styles import LineStyle
+    from bench.report.figures.line_styles import LineStyle
 
     styles = {("m", "c", "free"): LineStyle(0, "M", "M", (0.1, 0.2, 0.3), "-", "o")}
     panel = certified_roc_figure(shown, styles, "h").axes[2]

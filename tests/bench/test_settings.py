@@ -5,9 +5,9 @@ from typing import Literal
 
 import pytest
 
-from bench.errors import UsageError
-from bench.settings import from_table, merged
-from bench.suite import Suite, load_suite, suite_names
+from bench.basics.errors import UsageError
+from bench.basics.settings import from_table, merged
+from bench.suites.suite import Suite, load_suite, suite_names
 
 
 @dataclass(frozen=True)

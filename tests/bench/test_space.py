@@ -2,11 +2,11 @@
 
 import pytest
 
+from bench.basics.errors import UsageError
+from bench.basics.settings import from_table
+from bench.basics.space import Choice, Range, SearchSpace, augmentation
 from bench.contract import NORMS
-from bench.errors import UsageError
-from bench.registry import registered_methods
-from bench.settings import from_table
-from bench.space import Choice, Range, SearchSpace, augmentation
+from bench.methods import registered_methods
 
 
 def nested(key: str, value: object) -> dict:

@@ -11,12 +11,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import files
-from bench.errors import UsageError
-from bench.files import DamagedFileError, plain, safe_name, seal, set_aside, unseal, write_atomic
-from bench.store import CellFolder, Store
-from bench.tables import rows
-from bench.tables.rows import (
+from bench.basics import files
+from bench.basics.errors import UsageError
+from bench.basics.files import (
+    DamagedFileError,
+    plain,
+    safe_name,
+    seal,
+    set_aside,
+    unseal,
+    write_atomic,
+)
+from bench.kept import rows
+from bench.kept.rows import (
     RADII_COLUMNS,
     check_predictions,
     check_radii,
@@ -24,6 +31,7 @@ from bench.tables.rows import (
     to_parquet,
     without_timing,
 )
+from bench.kept.store import CellFolder, Store
 
 
 def radii_frame(method: str = "fcnn", seed: int = 0, dataset: str = "digits", count: int = 5) -> pd.DataFrame:

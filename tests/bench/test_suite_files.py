@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import UsageError
-from bench.suite import Suite, load_suite
+from bench.basics.errors import UsageError
+from bench.suites.suite import Suite, load_suite
 
 BASE = """
 title = "Base"
@@ -84,7 +84,7 @@ use = "about"
 use = "round"
 """
     )
-    monkeypatch.setattr("bench.suite_files.RECIPE_FOLDER", recipes)
+    monkeypatch.setattr("bench.suites.files.RECIPE_FOLDER", recipes)
     head = 'datasets = ["digits_38"]\n[[methods]]\n'
     entry = load(tmp_path, f'{head}use = ["third", "second"]\nsettings.train.epochs = 8\n').methods[0]
     assert entry.method == "fcnn"

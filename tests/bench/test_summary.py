@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.files import seal, unseal
+from bench.basics.files import seal, unseal
+from bench.kept.rows import check_predictions, check_radii
+from bench.report.tables.summary import floor_digits, named_radii, recall_table, summarise
+from bench.report.tables.summary_text import WIDTH, render_summary
 from bench.running.provenance import RunClock, code_commit, run_record, versions
-from bench.tables.rows import check_predictions, check_radii
-from bench.tables.summary import floor_digits, named_radii, recall_table, summarise
-from bench.tables.summary_text import WIDTH, render_summary
 
 INF, NAN = float("inf"), float("nan")
 

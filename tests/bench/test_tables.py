@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from tables import mixed_table, write_csv
 
+from bench.basics.errors import UsageError
 from bench.certify.__main__ import main as certify
 from bench.compare import main as compare
 from bench.data import TableOptions, load_dataset, table_files
-from bench.errors import UsageError
-from bench.store import Store
-from bench.tables.rows import CURVE_KEY
+from bench.kept.rows import CURVE_KEY
+from bench.kept.store import Store
 from fcnn.training import TrainSettings
 
 OPTIONS = TableOptions("t.csv", "label")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from bench.compare import main as compare
-from bench.suite import load_suite
+from bench.suites.suite import load_suite
 from bench.tune.__main__ import main as tune
 
 SMALL = ["--datasets", "digits_38", "--methods", "linear", "cayley", "--norms", "l2", "--jobs", "1"]

@@ -3,8 +3,8 @@
 import pytest
 from synthetic import blobs
 
+from bench.basics.space import Choice, Range, SearchSpace
 from bench.calibration import OperatingPoint
-from bench.space import Choice, Range, SearchSpace
 from bench.tune.judging import Verdict, judged_inputs
 from bench.tune.moves import Candidate, Game, Move, chosen
 from bench.tune.values import Scales, guess, suggested

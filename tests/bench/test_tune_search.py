@@ -10,12 +10,12 @@ import pytest
 from synthetic import MeanThreshold, blobs
 from torch import nn
 
+from bench.basics.errors import UsageError
+from bench.basics.space import Choice, Range, SearchSpace, training
 from bench.calibration import ThresholdedScore
 from bench.contract import LinearScore, Method, Radii
-from bench.errors import UsageError
 from bench.methods.fcnn import FCNN
-from bench.space import Choice, Range, SearchSpace, training
-from bench.suite import MethodEntry, load_suite
+from bench.suites.suite import MethodEntry, load_suite
 from bench.tune.moves import chosen
 from bench.tune.results import Found, write_candidates, write_results
 from bench.tune.search import Search, Task
@@ -134,7 +134,7 @@ class Diverging(Pretend):
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     known = {method.name: method for method in (Pretend, Slow, Surprising, Diverging, TimedFCNN)}
-    monkeypatch.setattr("bench.suite.get_method", known.__getitem__)
+    monkeypatch.setattr("bench.suites.suite.get_method", known.__getitem__)
 
 
 def task(method: str, minutes: float = 1.0, norm: str = "l2") -> Task:

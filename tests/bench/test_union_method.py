@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.basics.errors import UsageError
 from bench.calibration import OperatingPoint
 from bench.contract import NORMS, FitContext, TrainingData
-from bench.errors import UsageError
 from bench.methods.fcnn_union import FCNNUnion, FCNNUnionSettings
 
 SHORT = {"epochs": 6, "batch_size": 16, "learning_rate": 0.02}

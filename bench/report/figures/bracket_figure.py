@@ -1,0 +1,76 @@
+"""The bracket in which the truth lies, drawn: certified accuracy below it, accuracy under attack above it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from bench.report.figures.line_styles import NORM_SYMBOLS, plain_text
+
+PANEL_WIDTH, PANEL_HEIGHT = 2.9, 1.35
+
+
+def bracket_figure(table: pd.DataFrame, titles: Mapping[str, str], heading: str) -> Figure:
+    """Draw one data set's brackets: a row for each method and domain, a column for each norm.
+
+    table: columns of ``bracket_rows``; titles: of the methods, in the order of the rows.
+    """
+    pairs = set(zip(table["method"], table["domain"], strict=True))
+    order = list(dict.fromkeys([*titles, *table["method"]]))
+    lines = sorted(pairs, key=lambda pair: (order.index(pair[0]), pair[1] != "free"))
+    norms = [norm for norm in NORM_SYMBOLS if norm in set(table["norm"])]
+    figure = Figure(
+        figsize=(1.2 + PANEL_WIDTH * len(norms), 0.9 + PANEL_HEIGHT * len(lines)), layout="constrained"
+    )
+    axes = figure.subplots(len(lines), len(norms), squeeze=False, sharex="col", sharey=True)
+    ends = {norm: _end(table[table["norm"] == norm]) for norm in norms}
+    for row, (method, domain) in enumerate(lines):
+        label = plain_text(titles.get(method, method)) + (" (box)" if domain == "box" else "")
+        axes[row, 0].set_ylabel(label, fontsize=7, rotation=0, ha="right", va="center")
+        for column, norm in enumerate(norms):
+            mine = (table["method"] == method) & (table["domain"] == domain) & (table["norm"] == norm)
+            _draw_bracket(axes[row, column], table[mine], ends[norm])
+    for column, norm in enumerate(norms):
+        axes[0, column].set_title(NORM_SYMBOLS[norm], fontsize=9)
+        axes[-1, column].set_xlabel("radius")
+        axes[0, column].set_xlim(0, ends[norm])
+    axes[0, 0].set_ylim(0, 1.02)
+    axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes[0, -1].legend(loc="upper right", fontsize=6)
+    figure.suptitle(plain_text(heading), fontsize=10)
+    return figure
+
+
+def _draw_bracket(ax: Axes, rows: pd.DataFrame, end: float) -> None:
+    ax.tick_params(labelsize=6)
+    if not len(rows):
+        ax.text(0.5, 0.5, "not certified", transform=ax.transAxes, ha="center", fontsize=6, color="0.4")
+        return
+    grid = np.unique(np.concatenate([[0.0, end], *_finite(rows)]))
+    certified = shares(rows["certified"].to_numpy(), grid)
+    # An adversarial point at distance r means that the input is lost from r on.
+    robust = shares(np.nextafter(rows["adversarial"].to_numpy(), 0.0), grid)
+    ax.fill_between(grid, certified, robust, step="pre", color="0.85", label="the truth lies here")
+    ax.step(
+        grid, robust, where="pre", color="tab:red", linewidth=1, linestyle="--", label="not broken by attack"
+    )
+    ax.step(grid, certified, where="pre", color="tab:blue", linewidth=1, label="certified")
+
+
+def shares(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """Return the share of values that are positive and >= each entry of the grid (G,)."""
+    return np.array([((values > 0) & (values >= radius)).mean() for radius in grid])
+
+
+def _finite(rows: pd.DataFrame) -> Sequence[np.ndarray]:
+    columns = (rows[name].to_numpy() for name in ("certified", "adversarial"))
+    return [values[np.isfinite(values)] for values in columns]
+
+
+def _end(rows: pd.DataFrame) -> float:
+    """Return where the axis ends: most of what was found, outliers left out."""
+    values = np.concatenate(_finite(rows))
+    return float(np.quantile(values, 0.97)) * 1.05 if values.any() else 1.0

@@ -1,0 +1,97 @@
+"""One identity for every method: a colour per family and a shade per method, the same in every figure and report.
+
+A method class declares ``kind``, its family, and ``slot``, its shade of the family's colour; a run's ``run.json`` keeps
+both. Runs written before that get them from the registered name; a method that declares none gets free ones by a stable
+hash of its name. The colours of the families differ for every kind of colour vision and in lightness.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.colors import to_rgb
+
+from bench.methods import registered_methods
+
+Color = tuple[float, float, float]
+
+FAMILIES = {
+    "feature_convex": "#0a3f9c",
+    "smoothing": "#dc5a0a",
+    "bounds": "#0b7d58",
+    "verification": "#a32478",
+    "lipschitz": "#4aaae3",
+    "linear": "#202020",
+}
+FAMILY_NAMES = {
+    "feature_convex": "feature-convex",
+    "smoothing": "smoothing",
+    "bounds": "bounds",
+    "verification": "complete verification",
+    "lipschitz": "Lipschitz",
+    "linear": "linear",
+}
+# For methods of no family: none is near a family's colour.
+FREE_COLORS = ("#7a5230", "#6b7a00", "#5c5c78", "#b08a2e")
+# Shares of white (positive) or black (negative) mixed in: first those of the slots, then those between them.
+SLOT_SHADES = (0.0, 0.3, -0.34, 0.46, -0.52, 0.16, -0.18, 0.38)
+MORE_SHADES = (
+    0.23,
+    -0.26,
+    0.08,
+    -0.43,
+    0.42,
+    -0.1,
+    0.34,
+    -0.6,
+    0.12,
+    0.5,
+    -0.3,
+    0.27,
+    -0.14,
+    0.2,
+    -0.47,
+    0.04,
+)
+
+
+def family_and_slot(name: str, methods: Mapping[str, Mapping[str, Any]]) -> tuple[str, int]:
+    """Return the family ("" for none) and the slot of a run's method; methods as in run.json."""
+    facts = methods.get(name, {})
+    registered = str(facts.get("method") or name)
+    kind, slot = facts.get("kind"), facts.get("slot")
+    if kind is None:
+        known = registered_methods().get(registered)
+        kind, slot = (known.kind, known.slot) if known else ("", None)
+    kind = kind if kind in FAMILIES else ""
+    # Slots that our own methods leave free, so that an outside method takes no one's shade.
+    return kind, slot if slot is not None else 5 + stable_number(registered) % 3
+
+
+def shades(name: str, methods: Mapping[str, Mapping[str, Any]], main: bool) -> list[Color]:
+    """Return the shades a method's curve may have, best first; main: its first certificate under its own name."""
+    kind, slot = family_and_slot(name, methods)
+    free = FREE_COLORS[stable_number(str(methods.get(name, {}).get("method") or name)) % len(FREE_COLORS)]
+    base = to_rgb(FAMILIES.get(kind, free))
+    first = stable_number(name) % len(MORE_SHADES)
+    between = MORE_SHADES[first:] + MORE_SHADES[:first]
+    own = SLOT_SHADES[slot % len(SLOT_SHADES)]
+    shares = (own, *between) if main else between
+    return [shade(base, share) for share in dict.fromkeys(shares)]
+
+
+def family_color(kind: str) -> Color | None:
+    """Return a family's colour; None for a method of no family."""
+    return to_rgb(FAMILIES[kind]) if kind in FAMILIES else None
+
+
+def shade(color: Color, share: float) -> Color:
+    """Return the colour with a share of white (positive) or of black (negative) mixed in."""
+    target = 1.0 if share > 0 else 0.0
+    red, green, blue = (channel + abs(share) * (target - channel) for channel in color)
+    return red, green, blue
+
+
+def stable_number(name: str) -> int:
+    """Return a number that depends on the name only, on every machine and in every process."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")

@@ -1,0 +1,189 @@
+"""The main figure: a row of panels for each data set, one curve per family, the feature-convex one bold.
+
+It is one page wide and has no text smaller than 6 pt, so that a paper prints it as it is.
+"""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from bench.kept.rows import LINE
+from bench.report.figures.curve_figure import until_zero
+from bench.report.figures.leaders import CHOICE
+from bench.report.figures.line_styles import NORM_SYMBOLS, CurveId, LineStyle, plain_text
+
+WIDTH, PANEL_HEIGHT, TABLE_ROW = 6.75, 1.75, 0.12
+SMALL, NORMAL = 6.0, 7.0
+TABLE_COLUMNS = 3
+OURS = "feature_convex"
+# A curve ends where fewer than this share of the inputs are certified.
+ENDED = 0.005
+CAPTION = (
+    f"Chosen without test results: {CHOICE}. Free domain. Grey: all other methods, from the lowest to the highest; "
+    "coloured bands: 95 %. Hollow markers: radii converted from another norm. "
+    "Below: recall of the sensitive / the other class, in percent."
+)
+
+
+@dataclass(frozen=True)
+class LeaderRow:
+    """One data set at one operating point: its title, its curves, its leaders and every curve's style.
+
+    curves: free domain, without methods near chance. leaders: rows of :func:`bench.report.figures.leaders.leaders`.
+    """
+
+    title: str
+    curves: pd.DataFrame
+    leaders: pd.DataFrame
+    styles: Mapping[CurveId, LineStyle]
+
+    @property
+    def shown(self) -> list[CurveId]:
+        """Return the leaders of any norm, in the order of the legend."""
+        keys = {tuple(key) for key in self.leaders[LINE].to_numpy().tolist()}
+        return [key for key in self.styles if key in keys]
+
+
+def leaders_figure(rows: Sequence[LeaderRow], heading: str) -> Figure:
+    """Draw the rows below each other, each with the recalls of its leaders in a small table beneath."""
+    tables = [TABLE_ROW * (math.ceil(len(row.shown) / TABLE_COLUMNS) + 0.5) for row in rows]
+    height = sum(tables) + PANEL_HEIGHT * len(rows) + 0.75
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.02, hspace=0.02, wspace=0.02)
+    ratios = [size for table in tables for size in (PANEL_HEIGHT, table)]
+    grid = figure.add_gridspec(2 * len(rows), len(NORM_SYMBOLS), height_ratios=ratios)
+    for number, row in enumerate(rows):
+        for column, norm in enumerate(NORM_SYMBOLS):
+            ax = figure.add_subplot(grid[2 * number, column])
+            _draw_panel(ax, row, norm)
+            if column == 0:
+                ax.set_ylabel("certified accuracy", fontsize=NORMAL)
+            if column == 1:
+                ax.set_title(plain_text(row.title), fontsize=NORMAL + 1)
+        _recalls(figure.add_subplot(grid[2 * number + 1, :]), row)
+    title = "\n".join(textwrap.fill(plain_text(line), 95) for line in heading.splitlines())
+    figure.suptitle(title, fontsize=NORMAL + 1, fontweight="bold")
+    figure.supxlabel(textwrap.fill(CAPTION, 145), fontsize=SMALL, color="0.25")
+    return figure
+
+
+def _draw_panel(ax: Axes, row: LeaderRow, norm: str) -> None:
+    panel, leading = row.curves[row.curves["norm"] == norm], row.leaders[row.leaders["norm"] == norm]
+    ax.set_ylim(-0.01, 1.03)
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    ax.tick_params(labelsize=SMALL, pad=1)
+    ax.set_xlabel(f"{NORM_SYMBOLS[norm]} radius", fontsize=NORMAL, labelpad=1)
+    if leading.empty:
+        ax.text(0.5, 0.5, "nothing certified", transform=ax.transAxes, ha="center", fontsize=SMALL)
+        ax.set_xticks([])
+        return
+    curves = {tuple(key): curve for key, curve in panel.groupby(LINE, sort=True)}
+    keys = [tuple(key) for key in leading[LINE].to_numpy().tolist()]
+    end = max(_radius_at(curves[key], ENDED) for key in keys) * 1.02
+    _draw_others(ax, [curve for key, curve in curves.items() if key not in keys])
+    for key, facts in zip(keys, leading.to_dict("records"), strict=True):
+        _draw_leader(ax, curves[key], row.styles[key], facts["family"] == OURS, bool(facts["native"]))
+    ax.set_xlim(0, end)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ours = {key for key, family in zip(keys, leading["family"], strict=True) if family == OURS}
+    _name_curves(ax, {key: curves[key] for key in keys}, row.styles, ours, end)
+
+
+def _draw_others(ax: Axes, curves: Sequence[pd.DataFrame]) -> None:
+    """Fill between the lowest and the highest of the other curves; all have the same radii."""
+    if not curves:
+        return
+    shares = np.stack([curve["certified_accuracy"].to_numpy() for curve in curves])
+    band = {"step": "pre", "color": "0.82", "alpha": 0.6, "linewidth": 0, "zorder": 0.5}
+    ax.fill_between(curves[0]["radius"], shares.min(axis=0), shares.max(axis=0), **band)
+
+
+def _draw_leader(ax: Axes, curve: pd.DataFrame, style: LineStyle, bold: bool, native: bool) -> None:
+    curve = until_zero(curve)
+    band = {"step": "pre", "color": style.color, "alpha": 0.13, "linewidth": 0}
+    ax.fill_between(curve["radius"], curve["lower"], curve["upper"], **band)
+    ax.plot(
+        *(curve["radius"], curve["certified_accuracy"]),
+        drawstyle="steps-pre",
+        color=style.color,
+        linewidth=2.4 if bold else 1.1,
+        zorder=3 if bold else 2,
+        marker=style.marker,
+        markersize=3.5 if bold else 3.0,
+        markerfacecolor=style.color if native else "white",
+        markeredgecolor=style.color,
+        markeredgewidth=0.8,
+        markevery=(0.1, 0.25),
+    )
+
+
+def _name_curves(
+    ax: Axes,
+    curves: Mapping[CurveId, pd.DataFrame],
+    styles: Mapping[CurveId, LineStyle],
+    ours: set[CurveId],
+    end: float,
+) -> None:
+    """Write each name at its curve: the curve that falls first at the bottom, as those beside it are still above."""
+    ordered = sorted(curves, key=lambda key: _radius_at(curves[key], 0.4))
+    for place, key in enumerate(ordered):
+        height = 0.05 + 0.105 * place
+        share = curves[key]["certified_accuracy"].max()
+        radius = _radius_at(curves[key], min(height, 0.8 * share))
+        text = ax.annotate(
+            textwrap.shorten(styles[key].name, 34, placeholder=" ..."),
+            xy=(radius, height),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=SMALL,
+            color=styles[key].color,
+            fontweight="bold" if key in ours else "normal",
+            zorder=5,
+        )
+        text.set_path_effects([withStroke(linewidth=1.6, foreground="white")])
+        text.set_in_layout(False)
+        # About 0.045 inches a letter in a panel of two inches: what would leave the panel ends at its edge.
+        if radius / end + 0.023 * len(text.get_text()) > 0.97:
+            text.set_horizontalalignment("right")
+            text.xy = (max(radius, end * min(0.97, 0.024 * len(text.get_text()))), height)
+            text.set_position((-4, 0))
+
+
+def _radius_at(curve: pd.DataFrame, share: float) -> float:
+    """Return the largest radius of the grid at which more than this share is certified, 0 where there is none."""
+    reached = curve.loc[curve["certified_accuracy"] > share, "radius"]
+    return float(reached.max()) if len(reached) else 0.0
+
+
+def _recalls(ax: Axes, row: LeaderRow) -> None:
+    """Write the recalls of the leaders, in percent, in columns beneath the panels."""
+    ax.set_axis_off()
+    lines = math.ceil(len(row.shown) / TABLE_COLUMNS)
+    facts = row.leaders.drop_duplicates(LINE).set_index(LINE)
+    for number, key in enumerate(row.shown):
+        column, line = divmod(number, lines)
+        recalls = " / ".join(_percent(facts.loc[key, name]) for name in ("recall_sensitive", "recall_other"))
+        x, y = column / TABLE_COLUMNS, 1 - (line + 0.75) / (lines + 0.5)
+        style = {"transform": ax.transAxes, "fontsize": SMALL}
+        ax.text(
+            x,
+            y,
+            textwrap.shorten(row.styles[key].name, 32, placeholder=" ..."),
+            color=row.styles[key].color,
+            **style,
+        )
+        ax.text(x + 0.94 / TABLE_COLUMNS, y, recalls, ha="right", **style)
+
+
+def _percent(share: float) -> str:
+    # Cut, not rounded: 100.0 is for a method that makes no mistake.
+    return "?" if np.isnan(share) else f"{np.floor(share * 1000 + 1e-9) / 10:.1f}"

@@ -1,0 +1,168 @@
+"""How each curve looks and what the legend calls it: told apart by colour, and without colour by dashes and markers."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from bench.report.figures.identity import FAMILIES, Color, family_and_slot, shades, stable_number
+
+NORM_SYMBOLS = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
+# Solid where inputs are free, broken where they stay in the box; the others only when markers have run out.
+DASHES = {
+    "free": ("-", (0, (9, 1.5, 1.5, 1.5)), (0, (14, 2)), (0, (9, 1.5, 1.5, 1.5, 1.5, 1.5))),
+    "box": ((0, (4, 2)), (0, (1.2, 1.2)), (0, (4, 1.2, 1.2, 1.2)), (0, (2.5, 2.5))),
+}
+MARKERS = "os^DvPX<>*ph"
+
+CurveId = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class LineStyle:
+    """Look and label of one curve (method, certificate, domain). rank: its place in the legend, from 0."""
+
+    rank: int
+    name: str
+    label: str
+    color: Color
+    dashes: str | tuple
+    marker: str
+
+
+def legend_styles(
+    summary: pd.DataFrame, methods: Mapping[str, Mapping[str, Any]]
+) -> dict[CurveId, LineStyle]:
+    """Return the style of each curve of one data set's summary, in the order of the legend.
+
+    Colours are the methods' own (see bench.report.figures.identity), the same whatever else is in the figure; a
+    method's further certificates and entries take shades between. Box and free line of a certificate share colour
+    and marker. methods: as in run.json, in legend order.
+    """
+    order = list(dict.fromkeys([*methods, *summary["method"]]))
+    rows = dict(list(summary.groupby(["method", "certificate", "domain"])))
+    # The two domains stay together, free inputs first.
+    keys = sorted(rows, key=lambda key: (order.index(key[0]), key[2] != "free", key[1]))
+    colors, markers = _colors(keys, methods), _markers(keys, methods)
+    styles: dict[CurveId, LineStyle] = {}
+    for rank, key in enumerate(keys):
+        method, certificate, domain = key
+        marker, turn = markers[method, certificate]
+        name = plain_text(curve_title(key, keys, methods))
+        styles[key] = LineStyle(
+            rank=rank,
+            name=name,
+            label=name + _remarks(rows[key]),
+            color=colors[method, certificate],
+            dashes=DASHES[domain][turn % len(DASHES[domain])],
+            marker=marker,
+        )
+    return styles
+
+
+def _lines_by_identity(
+    keys: Iterable[CurveId], methods: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[tuple[str, str], bool]]:
+    """Return ((method, certificate), main) in the order in which looks are given away, whatever a suite's order is.
+
+    Main curves come first: the first certificate of a method under its registered name.
+    """
+    lines = sorted({key[:2] for key in keys})
+    firsts: dict[str, tuple[str, str]] = {}
+    for line in lines:
+        firsts.setdefault(line[0], line)
+    found = [
+        (line, firsts[line[0]] == line and str(methods.get(line[0], {}).get("method") or line[0]) == line[0])
+        for line in lines
+    ]
+    return sorted(found, key=lambda entry: (not entry[1], entry[0]))
+
+
+def _colors(
+    keys: Iterable[CurveId], methods: Mapping[str, Mapping[str, Any]]
+) -> dict[tuple[str, str], Color]:
+    """Return a colour for each (method, certificate): its own, or the next shade of it that no other curve has."""
+    found: dict[tuple[str, str], Color] = {}
+    entries = _lines_by_identity(keys, methods)
+    named = {str(methods.get(line[0], {}).get("method") or line[0]) for line, main in entries if main}
+    for line, main in entries:
+        # A suite may know a method under other names only: the first of them has its shade.
+        registered = str(methods.get(line[0], {}).get("method") or line[0])
+        own = main or registered not in named
+        named.add(registered)
+        choice, taken = shades(line[0], methods, own), set(found.values())
+        found[line] = next((color for color in choice if color not in taken), choice[0])
+    return found
+
+
+def _markers(
+    keys: Iterable[CurveId], methods: Mapping[str, Mapping[str, Any]]
+) -> dict[tuple[str, str], tuple[str, int]]:
+    """Return (marker, number of dashes) for each (method, certificate); no two share both as long as there are any."""
+    found: dict[tuple[str, str], tuple[str, int]] = {}
+    families = list(FAMILIES)
+    for line, main in _lines_by_identity(keys, methods):
+        kind, slot = family_and_slot(line[0], methods)
+        place = 2 * families.index(kind) + slot if kind else stable_number(line[0])
+        place = place if main else place + stable_number("/".join(line))
+        first = place % len(MARKERS)
+        turned = MARKERS[first:] + MARKERS[:first]
+        choice = [(marker, turn) for turn in range(len(DASHES["free"])) for marker in turned]
+        taken = set(found.values())
+        found[line] = next((look for look in choice if look not in taken), choice[0])
+    return found
+
+
+def curve_title(key: CurveId, curves: Iterable[CurveId], methods: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what people call a curve: its method's title, its certificate if ``curves`` have several, its domain."""
+    method, certificate, domain = key
+    title = str(methods.get(method, {}).get("title") or method)
+    if len({other[1] for other in curves if other[0] == method}) > 1:
+        title = f"{title}, {certificate.replace('_', ' ')}"
+    return f"{title} (box)" if domain == "box" else title
+
+
+def plain_text(text: str) -> str:
+    """Return text that matplotlib shows as it is: a dollar sign would start a formula."""
+    return text.replace("$", r"\$")
+
+
+def log_axis(ax: Axes) -> None:
+    """Make the x axis logarithmic with as many plain numbers on it as it has room for."""
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    decades = np.log10(high / low)
+    steps = (1, 2, 5) if decades < 2 else (1, 3) if decades < 3.5 else (1,)
+    ax.xaxis.set_major_locator(LogLocator(subs=steps, numticks=12))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def shown_length(label: str) -> int:
+    """Return how many characters of a label a reader sees: a norm's symbol is two."""
+    for symbol in NORM_SYMBOLS.values():
+        label = label.replace(symbol, "l1")
+    return len(label)
+
+
+def _remarks(rows: pd.DataFrame) -> str:
+    """What the reader must know beside the name: conversions, the split it was balanced on, clean accuracy."""
+    first, remarks = rows.iloc[0], []
+    converted = rows.loc[~rows["native"] & (rows["certified"] > 0), "norm"]
+    if len(converted):
+        remarks.append(f"converted in {', '.join(NORM_SYMBOLS[norm] for norm in converted)}")
+    if first["calibrated_on"] == "test":
+        remarks.append("threshold chosen on test data")
+    if first["near_chance"]:
+        remarks.append("near chance, or far below the others")
+    recalls = [_share(first["recall_sensitive"]), _share(first["recall_other"])]
+    return "; ".join(["", *remarks, f"clean {' / '.join(recalls)}"])
+
+
+def _share(share: float) -> str:
+    # Cut, not rounded: 100.0 % is for a method that makes no mistake.
+    return "?" if np.isnan(share) else f"{np.floor(share * 1000 + 1e-9) / 10:.1f} %"
