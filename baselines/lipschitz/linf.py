@@ -47,7 +47,8 @@ def _chunks(x: Tensor, w: Tensor) -> list[slice]:
 
 def _power(ratio: Tensor, exponent: float) -> Tensor:
     """ratio^exponent, 0 for what would underflow (subnormal numbers are slow)."""
-    return nn.functional.hardshrink(ratio, SMALLEST_POWER ** (1 / exponent)).pow_(exponent)
+    kept = nn.functional.hardshrink(ratio, SMALLEST_POWER ** (1 / exponent))
+    return kept.log2_().mul_(exponent).exp2_()  # half the time of pow
 
 
 class LinfDistance(nn.Module):

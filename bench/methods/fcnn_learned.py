@@ -89,7 +89,6 @@ class FCNNLearned(Method):
     Settings = FCNNLearnedSettings
     space = SearchSpace(
         {
-            "feature_map": Choice(*MAPS),
             "map_settings.margin": Range(0.2, 5.0, log=True, of="{norm}"),
             "map_settings.radius_target": Range(1.0, 15.0, log=True, of="{norm}"),
             "map_settings.train.epochs": Range(10, 60, whole=True),

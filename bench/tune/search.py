@@ -39,6 +39,8 @@ WARM_UP = 2
 # The share of a candidate's time that finding out the cost of an epoch may take, and by how much it may overrun.
 PROBING = 0.1
 OVERRUN = 2.0
+# The suite's recipe is trained for its own epochs where they take no more than this share of the budget.
+WHOLE = 0.95
 # Where the default recipe certifies nothing: this share of the distance between the classes' means.
 SCALE_OF_DATA = 0.25
 
@@ -197,7 +199,8 @@ class _Attempt:
         spent = sum(each.seconds for each in tried if each.number != self.trial.number)
         left = 60 * self.search.task.minutes - spent - self.before
         if self.move.kind != "longest":
-            left = min(left, OVERRUN * self.move.seconds)
+            meant = max(self.move.seconds, (epochs or 0) * self.known.get("cost", 0.0))
+            left = min(left, OVERRUN * meant)
         limit = TimeLimit(self.stopwatch, left, self._milestone(method, settings), MILESTONES, self._note)
         context = FitContext(self.search.task.seed_for("fit"), self._checkpoint())
         started = self.stopwatch.seconds
@@ -247,6 +250,9 @@ class _Attempt:
             return None
         cost *= self._correction(cost)
         self.known["cost"] = cost
+        own = self.search.default.train.epochs
+        if self.move.kind == "default" and own * cost <= WHOLE * self._game.budget - self.stopwatch.seconds:
+            return own
         return self._game.epochs(self.move.seconds - self.stopwatch.seconds, cost)
 
     @property
