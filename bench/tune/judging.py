@@ -1,5 +1,6 @@
 """How good a candidate is: certified radii of validation inputs at the operating points. No test data comes here."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,15 +18,23 @@ from bench.data import Dataset
 # A radius that is infinite counts as this.
 LARGEST = 1e9
 PATIENCE = 2.0
+# A recall counts as its lower bound, so many standard errors down (84 % on one side): the best of many candidates is
+# one that was lucky, too, and what reaches a floor on a few hundred inputs by their luck alone misses it on others.
+STANDARD_ERRORS = 1.0
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A candidate at one operating point: median radius of the sensitive inputs (not certified: 0), both recalls."""
+    """A candidate at one operating point: median radius of the sensitive inputs (not certified: 0), both recalls.
+
+    sensitive, others: inputs that the recalls are shares of; 0: more than enough.
+    """
 
     radius: float
     recall: float
     other_recall: float
+    sensitive: int = 0
+    others: int = 0
 
     def measure(self, point: OperatingPoint, floor: float, patience: float = 1.0) -> float:
         """Return what a search maximises: the radius, less where recalls fall below the floor.
@@ -44,8 +53,21 @@ class Verdict:
         return self._recall_that_counts(point) >= floor
 
     def _recall_that_counts(self, point: OperatingPoint) -> float:
-        """The smaller recall; the sensitive class's alone where the point fixes the other's."""
-        return min(self.recall, self.other_recall) if point.other_recall is None else self.recall
+        """The smaller recall's lower bound; the sensitive class's alone where the point fixes the other's."""
+        own = lower_bound(self.recall, self.sensitive)
+        return min(own, lower_bound(self.other_recall, self.others)) if point.other_recall is None else own
+
+
+def lower_bound(share: float, count: int) -> float:
+    """Return Wilson's one-sided lower bound of a share of so many inputs, the share itself for 0 inputs.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+    """
+    if not count:
+        return share
+    square = STANDARD_ERRORS**2
+    spread = STANDARD_ERRORS * math.sqrt(share * (1 - share) / count + square / (4 * count**2))
+    return (share + square / (2 * count) - spread) / (1 + square / count)
 
 
 @dataclass(frozen=True)
@@ -96,7 +118,11 @@ class Judge:
                 proved = batch[norm].outcome == Outcome.CERTIFIED
                 radii[norm][start : start + len(part)] = np.where(proved, batch[norm].radius, 0.0)
         recall, other = (predicted[sensitive] == 1).mean(), (predicted[~sensitive] == 0).mean()
-        return {norm: Verdict(float(np.median(radii[norm])), float(recall), float(other)) for norm in norms}
+        counts = int(sensitive.sum()), int((~sensitive).sum())
+        return {
+            norm: Verdict(float(np.median(radii[norm])), float(recall), float(other), *counts)
+            for norm in norms
+        }
 
 
 def cheapest_curve(method: Method) -> Curve:

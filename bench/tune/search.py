@@ -25,7 +25,7 @@ from bench.running.evaluate import describe
 from bench.suites.suite import MethodEntry
 from bench.tune.budget import MILESTONES, StepTimer, Stopwatch, TimeLimit, seconds_of
 from bench.tune.judging import Judge, Verdict, as_table, judged_inputs, judged_twin, training_data
-from bench.tune.moves import Candidate, Game, Move
+from bench.tune.moves import SHORT_AT_MOST, Candidate, Game, Move
 from bench.tune.record import Record, known
 from bench.tune.values import Scales, guess, offered, place, suggested
 from fcnn.training import TrainSettings, watched
@@ -241,7 +241,8 @@ class _Attempt:
         if self.move.cost is not None:
             self.known["cost"] = self.move.cost
             return self._game.epochs(self.move.seconds, self.move.cost)
-        timer = StepTimer(self.stopwatch, seconds=PROBING * self.move.seconds)
+        meant = SHORT_AT_MOST * self._game.budget if self.move.kind == "default" else self.move.seconds
+        timer = StepTimer(self.stopwatch, seconds=PROBING * meant)
         method = self._method(settings)
         with self.stopwatch.running(), watched(timer):
             method.fit(self.search.data, FitContext(self.search.task.seed_for("fit")))
@@ -277,7 +278,12 @@ class _Attempt:
             if self.move.kind in ("longer", "longest") or number in seen or (slow and number == 1):
                 return
             norm = self.search.task.norm
-            verdicts = self._judge(method, settings, (norm,))
+            try:
+                verdicts = self._judge(method, settings, (norm,))
+            except (
+                ValueError
+            ):  # a network that is certified only once it is trained: l∞-distances are relaxed till then
+                return
             self.trial.report(self.search.judge.measure([each[norm] for each in verdicts]), number)
             if self.move.kind == "search" and self.trial.should_prune():
                 raise optuna.TrialPruned

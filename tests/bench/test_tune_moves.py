@@ -5,7 +5,7 @@ from synthetic import blobs
 
 from bench.basics.space import Choice, Range, SearchSpace
 from bench.calibration import OperatingPoint
-from bench.tune.judging import Verdict, judged_inputs
+from bench.tune.judging import STANDARD_ERRORS, Verdict, judged_inputs, lower_bound
 from bench.tune.moves import Candidate, Game, Move, chosen
 from bench.tune.values import Scales, guess, suggested
 
@@ -90,6 +90,24 @@ def test_a_radius_bought_with_inputs_is_worth_less():
     assert Verdict(2.0, 0.99, 0.97).measure(point, 0.985) == 2.0
     assert Verdict(2.0, 0.99, 0.97).measure(balanced, 0.985) == pytest.approx(1.0)
     assert Verdict(0.0, 0.4, 0.99).measure(point, 0.985) == pytest.approx(-0.6)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.985, 600), (1.0, 67), (0.9, 50), (0.0, 30)])
+def test_a_recall_counts_as_its_lower_bound(share, count):
+    """Wilson's bound p solves share - p = z sqrt(p (1 - p) / n); what few inputs show counts less than what many do."""
+    bound = lower_bound(share, count)
+    z = STANDARD_ERRORS
+    assert share - bound == pytest.approx(z * (bound * (1 - bound) / count) ** 0.5, abs=1e-12)
+    assert bound <= lower_bound(share, 10 * count) <= share == lower_bound(share, 0)
+
+
+def test_luck_with_few_inputs_does_not_reach_the_floor():
+    point, balanced = OperatingPoint(0.99), OperatingPoint()
+    assert not Verdict(2.0, 0.987, 0.99, 600, 600).meets(point, 0.985)
+    assert Verdict(2.0, 0.987, 0.99, 60_000, 60_000).meets(point, 0.985)
+    assert not Verdict(2.0, 0.995, 0.987, 600, 600).meets(balanced, 0.985)
+    assert Verdict(2.0, 0.995, 0.995, 600, 600).meets(balanced, 0.985)
+    assert Verdict(2.0, 0.987, 0.99, 600, 600).measure(point, 0.985) < 2.0
 
 
 class Fixed:

@@ -122,6 +122,38 @@ class TimedFCNN(FCNN):
         return timed
 
 
+class Recipe(Pretend):
+    """Comes with a recipe of 40 epochs."""
+
+    name = "recipe"
+    Settings = dataclasses.make_dataclass(
+        "RecipeSettings",
+        [("train", TrainSettings, field(default_factory=lambda: TrainSettings(epochs=40, batch_size=32)))],
+        bases=(PretendSettings,),
+        frozen=True,
+    )
+
+
+class Unfinished(Pretend):
+    """Has no certificates before its training is over."""
+
+    name = "unfinished"
+
+    def network(self, input_shape):
+        network = super().network(input_shape)
+        network.register_buffer("over", network.threshold.clone())
+        return network
+
+    def fit(self, data, context):
+        super().fit(data, context)
+        self.model.over.fill_(1)
+
+    def calibrations(self, x, y, seed, points):
+        if not self.model.over:
+            raise ValueError("training is not over")
+        return super().calibrations(x, y, seed, points)
+
+
 class Diverging(Pretend):
     """Fails in its first step."""
 
@@ -133,7 +165,10 @@ class Diverging(Pretend):
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    known = {method.name: method for method in (Pretend, Slow, Surprising, Diverging, TimedFCNN)}
+    known = {
+        method.name: method
+        for method in (Pretend, Slow, Surprising, Recipe, Unfinished, Diverging, TimedFCNN)
+    }
     monkeypatch.setattr("bench.suites.suite.get_method", known.__getitem__)
 
 
@@ -163,13 +198,23 @@ def test_the_search_finds_the_better_settings_and_trains_them_for_longest(tmp_pa
     choice = chosen(run.record.candidates())
     assert choice.settings["quality"] > 1.4
     assert choice.settings["kind"] == "plain"
-    assert choice.measure == pytest.approx(choice.settings["quality"])
+    assert choice.measure == max(c.measure for c in run.record.candidates() if c.ended)
     assert {candidate.kind for candidate in run.record.candidates()} >= {
         "default",
         "start",
         "search",
         "longer",
     }
+
+
+def test_the_recipe_of_the_suite_is_a_candidate_as_it_stands_where_it_fits_the_budget(tmp_path):
+    for minutes, whole in ((3.0, True), (0.5, False)):
+        run = search("recipe", tmp_path / str(minutes), minutes)
+        run.run()
+        tried = run.record.candidates()
+        assert tried[0].kind == "default"
+        assert (tried[0].epochs == 40) == whole
+        assert 0.9 * 60 * minutes <= sum(candidate.seconds for candidate in tried) <= 1.1 * 60 * minutes
 
 
 def test_a_choice_is_the_same_when_the_test_split_is_noise(tmp_path):
@@ -249,6 +294,14 @@ def test_a_search_goes_on_with_a_larger_budget(tmp_path):
     more = search("pretend", tmp_path, minutes=1.0)
     more.run()
     assert 0.9 * 60 <= sum(candidate.seconds for candidate in more.record.candidates()) <= 1.1 * 60
+
+
+def test_what_cannot_be_judged_in_the_middle_of_its_training_is_judged_at_its_end(tmp_path):
+    run = search("unfinished", tmp_path)
+    run.run()
+    tried = run.record.candidates()
+    assert {candidate.state for candidate in tried} <= {"finished", "cut"}
+    assert chosen(tried) is not None
 
 
 def test_candidates_that_fail_are_listed_with_the_reason_and_end_the_search(tmp_path):
