@@ -11,7 +11,8 @@ usage: ./run_all.sh [WORD] [OPTION ...]
               attack a sample of the certificates
   SUITE       the same with another suite: $(suites)
               after paper and paper_cpu follow the paper's other experiments, into out/SUITE/experiments
-  test        set up and run the tests; options go to pytest
+  test        set up and run the tests, on all cores (-n 0: in one process);
+              options go to pytest
   setup       only set up
   --help      this text
 
@@ -139,7 +140,8 @@ esac
 
 case $word in
   setup) set_up ;;
-  test) set_up; exec "$python" -m pytest "$@" ;;
+  # A worker takes whole files, so that what their tests share is made once. Later options win.
+  test) set_up; exec "$python" -m pytest -n logical --maxprocesses 8 --dist loadscope "$@" ;;
   *)
     case " $(suites) " in
       *" $word "*) ;;

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Before anything reads it, also for the processes that tests start: each worker has one core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 

@@ -44,7 +44,7 @@ from bench.calibration import BALANCED
 from bench.compare import run_suite
 from bench.kept.store import FIGURES, RUN, Store
 from bench.report.figures.looks import house_look, save_figure
-from bench.running.code_version import code_version
+from bench.running.code_version import code_version, package_versions
 from bench.running.lock import FolderLock
 from bench.running.options import chosen_devices
 from bench.running.options import parser as compare_parser
@@ -164,7 +164,7 @@ def run_units(
     Store(options.out).prepare()
     folder = options.out / UNITS
     folder.mkdir(exist_ok=True)
-    code = code_version(f"bench.experiments.{experiment.name}")
+    code = {"code": code_version(work), "versions": package_versions(work)}
     paths = {name: folder / f"{safe_name(name)}.json" for name in units}
     keys = {name: _unit_key(name, arguments, code) for name, arguments in units.items()}
     with FolderLock(options.out):
@@ -183,8 +183,8 @@ def _work(work: Callable[..., Rows], arguments: tuple[Any, ...], path: Path, key
     write_atomic(path, seal({"key": key, "rows": work(*arguments)}))
 
 
-def _unit_key(name: str, arguments: tuple[Any, ...], code: str) -> str:
-    determines = [SCHEMA_VERSION, name, plain(arguments), code, torch.__version__, np.__version__]
+def _unit_key(name: str, arguments: tuple[Any, ...], code: Mapping[str, Any]) -> str:
+    determines = [SCHEMA_VERSION, name, plain(arguments), code]
     return hashlib.sha256(json.dumps(determines).encode()).hexdigest()
 
 

@@ -9,7 +9,6 @@ from typing import Any, TextIO
 
 import pandas as pd
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from bench.basics.files import plain
@@ -17,15 +16,13 @@ from bench.contract import Method, Outcome
 from bench.data import Dataset
 from bench.data.request import DataRequest, cached_dataset
 from bench.kept.roc import no_roc
-from bench.kept.rows import check_predictions, check_radii
 from bench.kept.store import CellFolder
-from bench.running.evaluate import CellResult, Evaluation, describe, failed
+from bench.running.evaluate import CellResult, evaluate, failed
 from bench.running.parts import Parts
 from bench.running.plan import CellPlan, Scratch
 from bench.running.status import StatusFile
 from bench.suites.suite import MethodEntry
 
-LOG = logging.getLogger(__name__)
 CHECKPOINT = "training.pt"
 STATUS = "status.txt"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -98,16 +95,7 @@ Engine = Callable[[Sequence[CellJob], Watch], Iterator[tuple[CellJob, CellOutcom
 def compute_cell(job: CellJob, data: Dataset, device: str, scratch: Scratch) -> CellOutcome:
     """Evaluate one cell; whatever a method raises becomes ``error`` rows with the reason."""
     method = job.method(device)
-    torch.set_num_threads(job.threads)
-    with threadpool_limits(job.threads):
-        try:
-            result = Evaluation(method, data, job.plan, scratch).run()
-            check_radii(result.radii)
-            check_predictions(result.predictions)
-        except Exception as error:  # a failing method must not take the other cells down
-            LOG.exception("%s failed", job.label)
-            result = failed(method, data, job.plan, Outcome.ERROR, describe(error))
-    return _outcome(job, method, result)
+    return _outcome(job, method, evaluate(method, data, job.plan, scratch, job.threads))
 
 
 def failed_cell(job: CellJob, failure: Failure) -> CellOutcome:

@@ -1,5 +1,6 @@
 """One cell of the table: train a method on a data set, predict, certify, and describe every input in rows."""
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from bench.basics.seeds import derive_seed
@@ -15,10 +17,13 @@ from bench.contract import Curve, FitContext, Method, Outcome, Radii, TrainingDa
 from bench.data import Dataset
 from bench.kept.batches import checked_predictions, checked_scores, spread
 from bench.kept.roc import grid_of_thresholds, no_roc, roc_rows
+from bench.kept.rows import check_predictions, check_radii
 from bench.running.batch_runner import BatchRunner, Clock
 from bench.running.cell_rows import RowMaker, no_predictions
 from bench.running.certifying import Asked, Certifier, Found
 from bench.running.plan import CellPlan, Scratch
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -55,6 +60,23 @@ def chosen_test_inputs(data: Dataset, limit: int) -> np.ndarray:
 def calibration_labels(data: Dataset, split: str, test_inputs: int) -> np.ndarray:
     """Return the labels (N,) of the split, ``validation`` or ``test``, that thresholds are chosen on."""
     return data.y_test[chosen_test_inputs(data, test_inputs)] if split == "test" else data.y_val
+
+
+def evaluate(method: Method, data: Dataset, plan: CellPlan, scratch: Scratch, threads: int) -> CellResult:
+    """Evaluate one cell on so many threads; whatever a method raises becomes ``error`` rows with the reason.
+
+    All that determines a cell's numbers is called from here: its key is a hash of the code that this function uses.
+    """
+    torch.set_num_threads(threads)
+    with threadpool_limits(threads):
+        try:
+            result = Evaluation(method, data, plan, scratch).run()
+            check_radii(result.radii)
+            check_predictions(result.predictions)
+        except Exception as error:  # a failing method must not take the other cells down
+            LOG.exception("%s on %s, seed %d failed", plan.method_id, plan.dataset, plan.seed)
+            return failed(method, data, plan, Outcome.ERROR, describe(error))
+    return result
 
 
 def failed(method: Method, data: Dataset, plan: CellPlan, outcome: Outcome, reason: str) -> CellResult:

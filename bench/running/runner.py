@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from bench.basics.errors import UsageError
@@ -17,8 +16,8 @@ from bench.data import Dataset
 from bench.data.request import DataRequest, cached_dataset
 from bench.kept.store import LOG_FILE, CellFolder, Store
 from bench.running.cells import CellJob, CellOutcome, Engine, Failure, Watch, failed_cell
-from bench.running.code_version import code_version
-from bench.running.evaluate import calibration_labels, describe
+from bench.running.code_version import code_version, package_versions
+from bench.running.evaluate import calibration_labels, describe, evaluate
 from bench.running.plan import CellPlan
 from bench.running.processes import Budget, run_in_processes
 from bench.running.progress import Progress
@@ -116,12 +115,12 @@ def cell_key(entry: MethodEntry, plan: CellPlan, data: Dataset, resources: Resou
         "schema": SCHEMA_VERSION,
         "method": entry.method,
         "settings": plain(entry.settings_for(plan.dataset)),
-        "code": code_version(entry.method_class.__module__),
+        "code": code_version(evaluate, entry.method_class),
         "data": data.sha256,
         "plan": plain(plan),
         "device": resources.kind,
         "threads": resources.threads,
-        "versions": [torch.__version__, np.__version__],
+        "versions": package_versions(evaluate, entry.method_class),
     }
     return hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()
 

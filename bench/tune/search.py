@@ -336,7 +336,7 @@ def search_key(task: Task, data: Dataset) -> str:
         "task": [task.dataset, task.entry.method, task.entry.name, task.norm, task.points, task.floor],
         "settings": plain(task.entry.settings_for(task.dataset)),
         "space": repr(task.entry.method_class.space),
-        "code": code_version(task.entry.method_class.__module__),
+        "code": code_version(task.entry.method_class, Judge),
         "data": digest.hexdigest(),
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
