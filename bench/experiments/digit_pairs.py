@@ -18,6 +18,7 @@ from bench.contract import NORMS
 from bench.data import load_dataset
 from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
 from bench.kept.rows import check_predictions, check_radii
+from bench.methods.fcnn_published import PublishedFCNN
 from bench.report.figures.line_styles import NORM_SYMBOLS
 from bench.report.tables.summary import summarise
 from bench.running.evaluate import Evaluation
@@ -76,7 +77,7 @@ def train_and_certify(
     pair: str, settings: dict[str, Any], test_inputs: int, seed: int, data_dir: str, device: str
 ) -> Rows:
     """Train an FCNN on one pair; return its clean accuracy and radii in each norm."""
-    entry = MethodEntry("fcnn_published", settings=settings)
+    entry = MethodEntry(PublishedFCNN.name, settings=settings)
     data = load_dataset(pair, data_dir or None)
     method = entry.method_class(entry.settings_for(pair), torch.device(device))
     plan = CellPlan(pair, entry.name, seed, 0, NORMS, "validation", test_inputs)

@@ -168,8 +168,10 @@ def _parsed(name: str, is_package: bool, source: bytes) -> _Module:
 
 
 def _flat(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements of a module, those of its blocks one by one after the block itself."""
+    """Statements of a module, those of its blocks one by one after the block; not what only a command does."""
     for statement in statements:
+        if isinstance(statement, ast.If) and "__main__" in ast.dump(statement.test):
+            continue
         yield statement
         if isinstance(statement, BLOCKS):
             for block in ("body", "orelse", "finalbody"):
