@@ -98,7 +98,7 @@ def test_an_edit_of_what_all_methods_go_through_changes_every_key(thing, tree):
 
 
 ONE_METHODS = {
-    SmoothingGaussian.certify_at: [SmoothingGaussian],
+    SmoothingGaussian.decision_range: [SmoothingGaussian],
     count_votes: [SmoothingGaussian],
     lower_bound: [SmoothingGaussian],
     FeatureConvexClassifier.certify: [FCNN],
