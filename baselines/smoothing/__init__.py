@@ -2,7 +2,7 @@
 
 from baselines.smoothing.calibration import decision_scores
 from baselines.smoothing.classifier import SmoothedClassifier, stage_seed
-from baselines.smoothing.confidence import lower_bound, upper_bound, votes_needed
+from baselines.smoothing.confidence import lower_bound, randomised_lower_bound, upper_bound, votes_needed
 from baselines.smoothing.losses import NoisyLoss
 from baselines.smoothing.noise import add_noise
 from baselines.smoothing.radii import NATIVE_NORMS, NOISES, radii, radius
@@ -26,6 +26,7 @@ __all__ = [
     "noisy_scores",
     "radii",
     "radius",
+    "randomised_lower_bound",
     "splitting_period",
     "stage_seed",
     "upper_bound",

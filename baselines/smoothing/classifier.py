@@ -2,17 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from baselines.smoothing.confidence import lower_bound, upper_bound
+from baselines.smoothing.confidence import lower_bound, randomised_lower_bound, upper_bound
 from baselines.smoothing.two_stage import TwoStage, TwoStageAtRadii
 from baselines.smoothing.votes import count_votes
 
 # Stages of sampling; each has draws of its own, so that no bound ever sees draws that chose it.
-FIRST_LOOK, SECOND_LOOK, PILOT, COUNT = range(4)
+FIRST_LOOK, SECOND_LOOK, PILOT, COUNT, UNIFORM = range(5)
+
+# With a smaller uniform number a bound may be close to 1 though the votes hardly speak for it.
+LEAST_UNIFORM = 0.05
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class SmoothedClassifier:
     """g(x) = sensitive iff P(model(x + noise) > threshold) > 1/2 (Cohen, Rosenfeld, Kolter 2019).
 
     model: network (N, *shape) -> (N,) in evaluation mode; noise, sigma: see ``radii``; alpha: probability with which an
-    answer may be wrong, per input and call; memory_budget: see ``count_votes``.
+    answer may be wrong, per input and call; memory_budget: see ``count_votes``. interval: of the lower bounds,
+    ``randomised`` spends one uniform number per input beside the draws; predictions use Clopper and Pearson's.
     """
 
     model: nn.Module
@@ -29,6 +34,7 @@ class SmoothedClassifier:
     alpha: float = 0.001
     threshold: float = 0.0
     memory_budget: int | None = None
+    interval: Literal["clopper_pearson", "randomised"] = "clopper_pearson"
 
     def predict(self, x: Tensor, *, draws: int, draws_first: int, seed: int) -> Tensor:
         """Return (N,) int8: 1 sensitive, 0 not sensitive, -1 abstains; wrong with probability at most alpha.
@@ -67,7 +73,7 @@ class SmoothedClassifier:
             pilot_votes = self._count(x, two_stage.pilot, seed, PILOT)
             wanted = two_stage.plan(pilot_votes, draws, self.alpha)
         votes = self._count(x, wanted, seed, COUNT)
-        return lower_bound(votes, wanted, self.alpha), wanted
+        return self._lower_bound(votes, wanted, seed), wanted
 
     def p_lower_at(
         self, x: Tensor, thresholds: Sequence[float], wanted: np.ndarray, *, draws: int, seed: int
@@ -78,7 +84,16 @@ class SmoothedClassifier:
         for itself; whoever takes the best of an input's thresholds spends alpha on each of them.
         """
         votes = self._count(x, np.where(wanted.any(axis=0), draws, 0), seed, COUNT, thresholds)
-        return np.where(wanted, lower_bound(np.where(wanted, votes, 0), draws, self.alpha), 0.0)
+        return np.where(wanted, self._lower_bound(np.where(wanted, votes, 0), draws, seed), 0.0)
+
+    def _lower_bound(self, votes: np.ndarray, draws: int | np.ndarray, seed: int) -> np.ndarray:
+        """Bound from votes (..., N); an input's uniform number is the same at all thresholds."""
+        if self.interval == "clopper_pearson":
+            return lower_bound(votes, draws, self.alpha)
+        uniform = np.random.default_rng(stage_seed(seed, UNIFORM)).random(votes.shape[-1])
+        # Larger numbers give lower bounds, so that multiples of 2^-53 below 1 may be rounded up.
+        uniform = np.maximum(uniform + 2.0**-53, LEAST_UNIFORM)
+        return randomised_lower_bound(votes, draws, self.alpha, uniform)
 
     def _count(
         self,

@@ -37,7 +37,6 @@ ATTACK_SEED = 0
 NOISE_SPACE = {
     "sigma": Range(0.2, 5.0, log=True, of="l1"),
     "consistency": Choice(0.0, 5.0, 10.0),
-    "copies": Choice(1, 2),
     **training(),
     **augmentation(),
 }
@@ -48,7 +47,9 @@ class NoisyTraining:
     """Recipe of a network trained with noise.
 
     network: ``auto`` is a small ConvNet for images and the MLP for tables; hidden: the MLP's layers.
-    copies, consistency, entropy, stability: see baselines.smoothing.NoisyLoss.
+    copies, consistency, entropy, stability: see baselines.smoothing.NoisyLoss; consistency takes two copies at least.
+    consistency is that of Jeong and Shin, "Consistency Regularization for Certified Robustness of Smoothed
+    Classifiers", NeurIPS 2020 (arXiv 2006.04062).
     """
 
     network: Literal["auto", "mlp", "convnet", "resnet18", "wrn40_2"] = "auto"
@@ -70,6 +71,8 @@ class SmoothingSettings(NoisyTraining):
     the inputs of one batch that this may be expected to cost their certificate at any one radius. pilot_radii: if
     given, only certified accuracy at these radii (in the noise's first native norm) counts, and full draws are made
     where they buy pilot_price of these radii.
+    interval: confidence bound of the certificate; ``randomised`` (Stevens 1950) has exact coverage, at the price of one
+    uniform number per input.
     memory_budget_mb: megabytes that a batch of draws may take (0: a default for the device).
     """
 
@@ -82,6 +85,7 @@ class SmoothingSettings(NoisyTraining):
     pilot_loss: float = 0.005
     pilot_radii: tuple[float, ...] = ()
     pilot_price: float = 0.1
+    interval: Literal["clopper_pearson", "randomised"] = "clopper_pearson"
     memory_budget_mb: float = 0.0
 
 
@@ -200,6 +204,7 @@ class Smoothing(Method):
             settings.alpha,
             float(self.model.threshold),
             self._memory_budget,
+            settings.interval,
         )
 
 
@@ -219,9 +224,10 @@ def train_with_noise(
     context: FitContext,
 ) -> None:
     """Train a network on copies of the training inputs that ``perturb`` has made noisy."""
+    copies = max(2, settings.copies) if settings.consistency > 0 else settings.copies
     train(
         model,
-        NoisyLoss(perturb, settings.copies, settings.consistency, settings.entropy, settings.stability),
+        NoisyLoss(perturb, copies, settings.consistency, settings.entropy, settings.stability),
         (data.x, data.y),
         settings.train,
         seed=context.seed,

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from scipy.stats import norm
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from baselines.smoothing import (
     lower_bound,
     noisy_scores,
     radii,
+    randomised_lower_bound,
     votes_needed,
 )
 
@@ -180,6 +182,53 @@ def test_calibration_decides_as_votes_do_and_counts_abstentions():
     assert (low < high).all()
     with pytest.raises(ValueError, match="5 draws"):
         decision_scores(scores, 5, alpha)
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.05])
+@pytest.mark.parametrize("draws", [1, 7, 60])
+def test_randomised_bounds_fail_exactly_as_often_as_stated(draws, alpha):
+    """For each number of votes: which uniform numbers bound p from below, by bisection, and how likely they are."""
+    votes = np.arange(draws + 1)
+    for p in (0.3, 0.55, 0.9, 0.999):
+        low, high = np.zeros(draws + 1), np.ones(draws + 1)  # the bound falls with the number
+        for _ in range(45):
+            middle = (low + high) / 2
+            wrong = randomised_lower_bound(votes, draws, alpha, middle) > p
+            low, high = np.where(wrong, middle, low), np.where(wrong, high, middle)
+        failing = (stats.binom.pmf(votes, draws, p) * low).sum()
+        assert alpha * (1 - 1e-6) <= failing <= alpha, p
+        everywhere = stats.binom.pmf(votes, draws, p)[lower_bound(votes, draws, alpha) > p].sum()
+        assert everywhere <= alpha
+
+
+def test_a_randomised_bound_lies_between_those_of_neighbouring_votes():
+    votes = np.array([0, 1, 500, 999, 1000])
+    exact = lower_bound(votes, 1000, 0.001)
+    np.testing.assert_allclose(randomised_lower_bound(votes, 1000, 0.001, 1.0), exact, rtol=1e-9, atol=1e-12)
+    found = randomised_lower_bound(votes, 1000, 0.001, 0.3)
+    assert (found[1:] > exact[1:]).all() and (found[:-1] < lower_bound(votes[:-1] + 1, 1000, 0.001)).all()
+    assert found[-1] == pytest.approx((0.001 / 0.3) ** (1 / 1000))
+    assert randomised_lower_bound(0, 0, 0.001, 0.5) == 0.0
+    assert randomised_lower_bound(1000, 1000, 0.001, 1e-9) < 1.0
+    with pytest.raises(ValueError, match="uniform"):
+        randomised_lower_bound(1, 2, 0.001, 0.0)
+
+
+@pytest.mark.parametrize("two_stage", [None, TwoStage(20, GAUSSIAN, 0.1)])
+def test_randomised_bounds_are_reproducible_and_above_the_others(two_stage):
+    x = sensitive_inputs(6)
+    plain, exact = (
+        SmoothedClassifier(linear_model(), "gaussian", 0.5, interval=interval)
+        for interval in ("clopper_pearson", "randomised")
+    )
+    below, drawn = plain.p_lower(x, draws=300, seed=5, two_stage=two_stage)
+    found, same = exact.p_lower(x, draws=300, seed=5, two_stage=two_stage)
+    np.testing.assert_array_equal(drawn, same)
+    assert (found >= below).all() and (found > below).sum() >= 3
+    np.testing.assert_array_equal(found, exact.p_lower(x, draws=300, seed=5, two_stage=two_stage)[0])
+    if two_stage is None:
+        at = exact.p_lower_at(x, [-9.0, 0.0], np.ones((2, 6), dtype=bool), draws=300, seed=5)
+        np.testing.assert_array_equal(at[1], found)
 
 
 @pytest.mark.parametrize("regulariser", [{}, {"copies": 2, "consistency": 5.0}, {"stability": 2.0}])
