@@ -1,8 +1,9 @@
 """Two lines around an activation on an interval, ``lower_slope z + lower`` and ``upper_slope z + upper``.
 
 ReLU: Zhang et al., NeurIPS 2018 (the chord above; below, a slope between 0 and 1). Any other activation whose slope
-changes at most by ``curvature`` per unit: both lines have the chord's slope, and are moved out to enclose a grid of
-values plus the interpolation error, curvature x cell^2 / 8, which encloses everything between the grid's points.
+changes at most by ``curvature`` per unit, and by ``jump`` at kinks: both lines have the chord's slope, and are moved
+out to enclose a grid of values plus the interpolation error, curvature x cell^2 / 8 + jump x cell / 4, which encloses
+everything between the grid's points.
 """
 
 from dataclasses import dataclass, replace
@@ -50,7 +51,7 @@ def values_on(activation: Activation, lower: Tensor, upper: Tensor) -> tuple[Ten
     if activation.valley is not None:
         before, after, value = activation.valley
         least = torch.where((lower < after) & (upper > before), least.clamp(max=value), least)
-    margin = ROUNDING * (1 + torch.maximum(least.abs(), greatest.abs()))
+    margin = activation.step + ROUNDING * (1 + torch.maximum(least.abs(), greatest.abs()))
     return least - margin, greatest + margin
 
 
@@ -69,12 +70,13 @@ def _smooth_lines(activation: Activation, lower: Tensor, upper: Tensor) -> Lines
         width > 0, (function(upper) - function(lower)) / width.clamp(min=SMALLEST), torch.zeros_like(width)
     )
     least, most = torch.full_like(lower, torch.inf), torch.full_like(lower, -torch.inf)
-    for cell in range(CELLS + 1):
-        z = lower + width * (cell / CELLS)
+    for place in range(CELLS + 1):
+        z = lower + width * (place / CELLS)
         gap = function(z) - slope * z
         least, most = torch.minimum(least, gap), torch.maximum(most, gap)
     size = torch.maximum(lower.abs(), upper.abs())
-    error = activation.curvature * (width / CELLS).square() / 8
+    cell = width / CELLS
+    error = activation.curvature * cell.square() / 8 + activation.jump * cell / 4 + activation.step
     error = error + ROUNDING * (1 + function(lower).abs() + function(upper).abs() + slope.abs() * size)
     # On a wide interval the range of values is the better band.
     floor, ceiling = values_on(activation, lower, upper)

@@ -67,7 +67,7 @@ class LayeredNetwork:
         """First-order bound (N,) on how far float64 takes the outputs at x (N, d) from their exact values.
 
         Source: Higham, Accuracy and Stability of Numerical Algorithms, section 3.5: an inner product of n terms errs by
-        at most n epsilon times the sum of their sizes. No activation grows faster than 1.2 times its input.
+        at most n epsilon times the sum of their sizes.
         """
         values, errors = [x], [torch.zeros_like(x)]
         for layer in self.layers:
@@ -82,7 +82,8 @@ class LayeredNetwork:
                 terms += matrix.shape[1]
             error = passed + terms * EPSILON * sizes
             values.append(z if layer.activation is None else layer.activation.function(z))
-            errors.append(1.2 * error + EPSILON * values[-1].abs())
+            steepest = 1.0 if layer.activation is None else layer.activation.steepest
+            errors.append(steepest * error + EPSILON * values[-1].abs())
         return errors[-1].amax(dim=1)
 
     def with_outputs(self, mix: Callable[[Tensor], Tensor]) -> "LayeredNetwork":

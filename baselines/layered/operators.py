@@ -4,6 +4,7 @@ Whatever stands on none of these lists is refused. An affine operator is affine 
 reading checks that by evaluation too.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ _FIRST = (
     aten.pixel_shuffle.default, aten.pixel_unshuffle.default, aten.unfold.default, aten.im2col.default,
     aten.as_strided.default, aten.diagonal.default,
 )  # fmt: skip
-_FACTORS: dict[Callable, tuple[int, int]] = {
+FACTORS: dict[Callable, tuple[int, int]] = {
     aten.mul.Tensor: (0, 1),
     aten.mm.default: (0, 1),
     aten.bmm.default: (0, 1),
@@ -76,8 +77,8 @@ def is_affine(node: fx.Node, depends: Mapping[fx.Node, bool]) -> bool:
         return True
     if target in _FIRST or getattr(target, "__name__", "") == "getitem":
         return live == [0] and _keeps_float(node)
-    if target in _FACTORS:
-        return not set(_FACTORS[target]) <= set(live)
+    if target in FACTORS:
+        return not set(FACTORS[target]) <= set(live)
     if target in _BATCH_NORMS:
         place = _BATCH_NORMS[target]
         return live == [0] and (place is None or node.args[place] is False)
@@ -97,19 +98,24 @@ def _keeps_float(node: fx.Node) -> bool:
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation that acts on each value alone: its function and a bound on how fast its slope changes.
+    """An activation that acts on each value alone: its function and bounds on how fast its slope changes.
 
-    curvature: Lipschitz constant of the derivative (None: the ReLU, whose bounds are exact lines). valley: two points
-    around the only place where the function turns from falling to rising, and a value below its minimum; None where
-    it rises everywhere.
+    curvature: Lipschitz constant of the derivative, where there is one (None: the ReLU, whose bounds are exact lines).
+    jump: by how much the derivative jumps at all its kinks together, and step: the value. valley: two points around the
+    only place where the function turns from falling to rising, and a value below its minimum; None where it rises
+    everywhere. steepest: Lipschitz constant of the function, at least.
     """
 
     function: Callable[[Tensor], Tensor]
     curvature: float | None = None
     valley: tuple[float, float, float] | None = None
+    jump: float = 0.0
+    step: float = 0.0
+    steepest: float = 1.2
 
 
 RELU = Activation(torch.relu)
+MISH = Activation(torch.nn.functional.mish, 0.645, (-1.20, -1.18, -0.309))
 
 
 def _smooth(
@@ -119,17 +125,36 @@ def _smooth(
 
 
 def _elu(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Activation | None:
-    """Smooth enough only where both branches meet with one slope."""
-    if not (alpha == 1.0 and scale == 1.0 and input_scale == 1.0):
+    """Its branches meet with slopes ``scale`` and ``scale * alpha * input_scale``."""
+    if min(alpha, scale, input_scale) <= 0:
         return None
-    return Activation(torch.nn.functional.elu, 1.0)
+    below = scale * alpha * input_scale
+    return Activation(
+        lambda z: torch.where(
+            z > 0, scale * z, scale * alpha * torch.expm1((z * input_scale).clamp(max=0.0))
+        ),
+        below * input_scale,
+        jump=abs(scale - below),
+        steepest=max(scale, below),
+    )
 
 
 def _softplus(beta: float = 1.0, threshold: float = 20.0) -> Activation | None:
-    """beyond the threshold torch replaces it by z, a jump of exp(-threshold) / beta: within rounding by default."""
+    """Beyond the threshold torch replaces it by z, a step of exp(-threshold) / beta."""
     if beta <= 0 or threshold < 20.0:
         return None
-    return Activation(lambda z: torch.nn.functional.softplus(z, beta, threshold), beta / 4 * (1 + 1e-6))
+    return Activation(
+        lambda z: torch.nn.functional.softplus(z, beta, threshold),
+        beta / 4 * (1 + 1e-6),
+        step=math.exp(-threshold) / beta,
+    )
+
+
+def _hardswish() -> Activation:
+    """z clamp(z + 3, 0, 6) / 6: slopes jump by 1/2 at -3 and at 3."""
+    return Activation(
+        torch.nn.functional.hardswish, 0.3334, (-1.501, -1.499, -0.37501), jump=1.0, steepest=1.5
+    )
 
 
 # Each takes what follows its first argument; None says that these settings are not known.
@@ -137,9 +162,15 @@ ACTIVATIONS: dict[Callable, Callable[..., Activation | None]] = {
     aten.relu.default: lambda: RELU,
     aten.sigmoid.default: _smooth(torch.sigmoid, 0.0963),
     aten.tanh.default: _smooth(torch.tanh, 0.7699),
+    aten.erf.default: _smooth(torch.erf, 0.9679),
+    aten.atan.default: _smooth(torch.atan, 0.6496),
     aten.elu.default: _elu,
+    aten.celu.default: lambda alpha=1.0: _elu(alpha, 1.0, 1 / alpha),
+    aten.selu.default: lambda: _elu(1.6732632423543772, 1.0507009873554805),
     aten.gelu.default: _smooth(torch.nn.functional.gelu, 0.85, (-0.78, -0.72, -0.1702)),
     aten.silu.default: _smooth(torch.nn.functional.silu, 0.5001, (-1.29, -1.26, -0.2786)),
+    aten.mish.default: lambda: MISH,
+    aten.hardswish.default: _hardswish,
     aten.softplus.default: _softplus,
 }
 

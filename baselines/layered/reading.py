@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from baselines.layered.gates import gate, numbers_of
 from baselines.layered.network import Layer, LayeredNetwork, times, without_zeros
-from baselines.layered.operators import ACTIVATIONS, PIECEWISE, Activation, aten, is_affine
+from baselines.layered.operators import ACTIVATIONS, FACTORS, PIECEWISE, Activation, aten, is_affine
 from baselines.layered.tracing import BATCH, MARK, Traced, UnreadableNetwork, trace
 
 # Larger matrices are kept as CSR, which convolutions fill to a percent.
@@ -68,12 +69,15 @@ class _Reader:
         self.traced, self.device, self.most = traced, device, most
         self.nodes = list(traced.graph.graph.nodes)
         self.depends: dict[fx.Node, bool] = {}
+        self.gates: dict[fx.Node, tuple[fx.Node, Activation]] = {}
         self.sources: dict[fx.Node, _Source] = {}
         self.layers: list[Layer] = []
         self.dim = int(torch.Size(input_shape).numel())
         self.input_shape = input_shape
 
     def layered(self) -> LayeredNetwork:
+        constants = numbers_of(self.traced.graph)
+        self.gates = {node: found for node in self.nodes if (found := gate(node, constants)) is not None}
         needed = self._needed()
         for node in self.nodes:
             if node.op == "placeholder":
@@ -92,25 +96,37 @@ class _Reader:
         found = set(self.nodes[-1].all_input_nodes)
         for node in reversed(self.nodes):
             if node in found:
-                found |= set(node.all_input_nodes)
+                found |= {self.gates[node][0]} if node in self.gates else set(node.all_input_nodes)
         return found
 
     def _read(self, node: fx.Node) -> None:
-        activation = self._activation(node)
-        if activation is not None:
+        known = self._activation(node)
+        if known is not None:
             shape = tuple(node.meta["val"].shape)
             if shape[:1] != (BATCH,):
                 raise UnreadableNetwork(self.traced.describe(node), "mixes the inputs of a batch")
             name = self.traced.describe(node)
-            self.layers.append(self._layer(node.args[0], activation, name))
+            self.layers.append(self._layer(*known, name))
             self.sources[node] = _Source(len(self.layers), shape[1:])
         elif not is_affine(node, self.depends):
-            raise UnreadableNetwork(self.traced.describe(node), "is not known to be affine or an activation")
+            raise UnreadableNetwork(self.traced.describe(node), self._why_not(node))
 
-    def _activation(self, node: fx.Node) -> Activation | None:
+    def _activation(self, node: fx.Node) -> tuple[fx.Node, Activation] | None:
+        """The value that a node is an activation of, and which."""
+        if node in self.gates:
+            return self.gates[node]
         if node.target not in ACTIVATIONS or any(self.depends[part] for part in node.all_input_nodes[1:]):
             return None
-        return ACTIVATIONS[node.target](*node.args[1:], **node.kwargs)
+        found = ACTIVATIONS[node.target](*node.args[1:], **node.kwargs)
+        return None if found is None else (node.args[0], found)
+
+    def _why_not(self, node: fx.Node) -> str:
+        live = sum(self.depends[part] for part in node.all_input_nodes)
+        if node.target in FACTORS and live > 1:
+            return "multiplies two values that both depend on the input"
+        if node.target is aten.div.Tensor and live > 1:
+            return "divides by a value that depends on the input"
+        return "is not known to be affine or an activation"
 
     def _close(self, output: fx.Node) -> LayeredNetwork:
         last = output.args[0]

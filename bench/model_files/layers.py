@@ -25,14 +25,79 @@ class Affine(nn.Module):
 
 
 class Sum(nn.Module):
-    """x + y, or x - y."""
+    """The sum of values, or x - y."""
 
     def __init__(self, minus: bool = False) -> None:
         super().__init__()
         self.minus = minus
 
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor:
+        for other in others:
+            x = x - other if self.minus else x + other
+        return x
+
+
+class Times(nn.Module):
+    """x * y, of two values that depend on the input."""
+
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return x - y if self.minus else x + y
+        return x * y
+
+
+class Quotient(nn.Module):
+    """x / y, of two values that depend on the input."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x / y
+
+
+class Power(nn.Module):
+    """x to a whole power."""
+
+    def __init__(self, exponent: int) -> None:
+        super().__init__()
+        self.exponent = exponent
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.pow(self.exponent)
+
+
+class Pointwise(nn.Module):
+    """A function of torch's on each entry, by its name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(torch, self.name)(x)
+
+
+class Compare(nn.Module):
+    """Whether x is greater (gt, ge) or less (lt, le) than a constant."""
+
+    def __init__(self, kind: str, constant: Tensor) -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("constant", constant)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(torch, self.kind)(x, self.constant)
+
+
+class Choose(nn.Module):
+    """One of two values where a condition holds, the other elsewhere; ``constants``: in the place of a value."""
+
+    def __init__(self, constants: list[Tensor | None]) -> None:
+        super().__init__()
+        self.register_buffer("first", constants[0])
+        self.register_buffer("second", constants[1])
+
+    def forward(self, condition: Tensor, *values: Tensor) -> Tensor:
+        waiting = iter(values)
+        first = next(waiting) if self.first is None else self.first
+        second = next(waiting) if self.second is None else self.second
+        return torch.where(condition, first, second)
 
 
 class Product(nn.Module):
@@ -249,7 +314,7 @@ def convolution(
     return _with_weights(layer, weight, bias)
 
 
-def batch_norm(
+def normalisation(
     scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor, eps: float, rank: int
 ) -> nn.Module:
     """Batch normalisation in evaluation mode, for inputs of one or three axes."""

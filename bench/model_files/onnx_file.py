@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench.basics.errors import UsageError, nearest, unknown
 from bench.model_files.layers import Log
-from bench.model_files.operators import FLOAT_TYPES, OPERATORS, layers_of
+from bench.model_files.operators import FLOAT_TYPES, OPERATORS, REFUSED, layers_of
 from bench.model_files.program import Call, Program, Recorder, UnreadError
 from bench.model_files.runtime import INSTALL_HINT, Session, agree
 
@@ -203,7 +203,10 @@ def _read(
 ) -> Program:
     recorder = Recorder(source, shape, batch)
     for node in nodes:
-        _read_node(node, recorder, weights, opset)
+        try:
+            _read_node(node, recorder, weights, opset)
+        except UnreadError as error:
+            raise UnreadError(f"{error} (node {node.name!r})" if node.name else str(error)) from error
     return Program(recorder.steps, source, result)
 
 
@@ -217,7 +220,8 @@ def _read_node(node: Any, recorder: Recorder, weights: dict[str, Tensor], opset:
         _fold(node, name, recorder, weights, opset)
         return
     if name not in OPERATORS:
-        raise UnreadError(f"operator {name} is not supported{nearest(name, OPERATORS)}")
+        why = f": {REFUSED[name]}" if name in REFUSED else nearest(name, OPERATORS)
+        raise UnreadError(f"operator {name} is not supported{why}")
     arguments = {
         place: recorder.data(value) if value in recorder.examples else weights[value]
         for place, value in enumerate(node.input)

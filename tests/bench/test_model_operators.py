@@ -120,6 +120,16 @@ CASES: dict[str, tuple] = {
     "squeeze": ("Squeeze", (1, 6, 1), [numbers(1, 3)], {}),
     "sub on the left": ("Sub", TABLE, [(0, np.float32(1.0))], {}),
     "tanh": ("Tanh", TABLE, [], {}),
+    "atan": ("Atan", TABLE, [], {}),
+    "celu": ("Celu", TABLE, [], {"alpha": 0.7}),
+    "depth to space": ("DepthToSpace", (8, 2, 3), [], {"blocksize": 2}),
+    "depth to space, other order": ("DepthToSpace", (8, 2, 3), [], {"blocksize": 2, "mode": "CRD"}),
+    "erf": ("Erf", TABLE, [], {}),
+    "hard swish": ("HardSwish", TABLE, [], {}),
+    "power": ("Pow", TABLE, [np.float32(3.0)], {}),
+    "selu": ("Selu", TABLE, [], {}),
+    "space to depth": ("SpaceToDepth", (2, 4, 6), [], {"blocksize": 2}),
+    "tile": ("Tile", (2, 3), [numbers(1, 2, 2)], {}),
     "transpose": ("Transpose", IMAGE, [], {"perm": [0, 2, 3, 1]}),
     "unsqueeze": ("Unsqueeze", TABLE, [numbers(1, 3)], {}),
 }
@@ -193,6 +203,50 @@ def test_values_are_split_joined_added_and_compared(tmp_path):
     check(write(nodes, shape, constants, tmp_path / "net.onnx"), shape)
 
 
+def test_values_that_both_depend_on_the_input_are_multiplied_chosen_and_added_up(tmp_path):
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[2]),
+        helper.make_node("Mul", ["x", "mean"], ["product"]),
+        helper.make_node("Div", ["product", "two"], ["half"]),
+        helper.make_node("Sub", ["half", "mean"], ["apart"]),
+        helper.make_node("Less", ["x", "limit"], ["small"]),
+        helper.make_node("GreaterOrEqual", ["limit", "apart"], ["low"]),
+        helper.make_node("Where", ["small", "apart", "two"], ["one"]),
+        helper.make_node("Where", ["low", "x", "one"], ["other"]),
+        helper.make_node("Sum", ["one", "other", "x"], ["h"]),
+    ]
+    constants = {"two": np.float32(2.0), "limit": np.float32(0.3)}
+    check(write(nodes, (6, 2), constants, tmp_path / "net.onnx"), (6, 2))
+
+
+def test_mish_is_read(tmp_path):
+    node = helper.make_node("Mish", ["x"], ["h"])
+    check(write([node], TABLE, {}, tmp_path / "net.onnx", opset=18), TABLE)
+
+
+@pytest.mark.parametrize(
+    ("operator", "options", "words"),
+    [
+        ("LayerNormalization", {"axis": -1}, "batch normalisation is read"),
+        ("Sin", {}, "'/wave'"),
+    ],
+)
+def test_what_is_not_read_is_named_and_can_still_be_smoothed(operator, options, words, tmp_path):
+    names = ["x", "one"] if operator == "LayerNormalization" else ["x"]
+    node = helper.make_node(operator, names, ["h"], name="/wave", **options)
+    model = open_model(
+        write([node], TABLE, {"one": np.ones(6, np.float32)}, tmp_path / "net.onnx"), TABLE, logit=1
+    )
+    assert operator in model.unread and words in model.unread
+
+
+def test_a_bilinear_upsampling_of_other_pixels_is_not_taken_for_ours(tmp_path):
+    node = helper.make_node("Upsample", ["x", "scales"], ["h"], mode="linear")
+    constants = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    model = open_model(write([node], IMAGE, constants, tmp_path / "net.onnx", opset=9), IMAGE, logit=1)
+    assert "asymmetric" in model.unread
+
+
 def test_shapes_computed_in_the_file_are_constants(tmp_path):
     nodes = [
         helper.make_node("Shape", ["x"], ["shape"]),
@@ -231,7 +285,8 @@ def test_a_file_without_a_batch_axis_is_one_input(tmp_path):
 def test_every_operator_has_a_case():
     tested = {case[0] for case in CASES.values()}
     elsewhere = {
-        "Cast", "Dropout", "Gelu", "Identity", "Log", "LogSoftmax", "Relu", "Softmax", "Split", "Sub", "Upsample",
-        "ai.onnx.ml.Scaler", "ai.onnx.ml.ZipMap",
+        "Cast", "Dropout", "Gelu", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Log", "LogSoftmax",
+        "Mish", "Relu", "Softmax", "Split", "Sub", "Sum", "Upsample", "Where", "ai.onnx.ml.Scaler",
+        "ai.onnx.ml.ZipMap",
     }  # fmt: skip
     assert set(OPERATORS) <= tested | elsewhere
