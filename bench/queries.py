@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import joblib
@@ -65,18 +65,29 @@ class Network:
 
 
 def answer(
-    network: Network, x: torch.Tensor, index: np.ndarray, norm: str, radius: float, queries: Queries
+    network: Network,
+    x: torch.Tensor,
+    index: np.ndarray,
+    norm: str,
+    radius: float,
+    queries: Queries,
+    mutable: torch.Tensor | None = None,
 ) -> pd.DataFrame:
-    """Return one row per input of x (N, *shape): its index, the answer, sub-domains bounded and seconds."""
+    """Return one row per input of x (N, *shape): its index, the answer, sub-domains bounded and seconds.
+
+    mutable: (d,) bool, the only features that move; None: all.
+    """
     torch.set_num_threads(1)
     begin = time.perf_counter()
-    easy = verify(network.chain, x, radius, norm, queries.domain, EASY)
+    easy = verify(network.chain, x, radius, norm, queries.domain, EASY, mutable=mutable)
     status, domains = easy.status.copy(), easy.domains.copy()
     seconds = np.full(len(x), (time.perf_counter() - begin) / len(x))
     budget = Budget(NO_LIMIT, queries.seconds)
     for row in np.flatnonzero(status == Status.TIMEOUT):
         begin = time.perf_counter()
-        hard = verify(network.chain, x[row : row + 1], radius, norm, queries.domain, budget, HARD_SEARCH)
+        hard = verify(
+            network.chain, x[row : row + 1], radius, norm, queries.domain, budget, HARD_SEARCH, mutable
+        )
         status[row], domains[row] = hard.status[0], domains[row] + hard.domains[0]
         seconds[row] += time.perf_counter() - begin
     return pd.DataFrame(
@@ -101,8 +112,9 @@ def ask(
     store = Store(out)
     networks = [load_network(store, data, method, seed, queries.operating_point) for method in methods]
     done = _earlier(out / ANSWERS)
+    mutable = None if data.mutable is None else torch.from_numpy(data.mutable)
     calls = [
-        joblib.delayed(answer)(network, x, index, norm, radius, queries)
+        joblib.delayed(answer)(network, x, index, norm, radius, queries, mutable)
         for network in networks
         for x, index in [chosen_inputs(store, network, data, seed, queries)]
         for norm, radii in queries.radii.items()
@@ -248,7 +260,9 @@ def run(options: argparse.Namespace) -> int:
     queries = Queries(
         _radii(options.radii), options.domain, options.inputs, options.seconds, options.operating_point
     )
-    data = cached_dataset(DataRequest(options.dataset, options.data_dir, options.sensitive))
+    configuration = Store(options.out).read_run()[0]["configuration"]
+    request = DataRequest.of_run(configuration, options.dataset, options.data_dir)
+    data = cached_dataset(replace(request, sensitive=options.sensitive or request.sensitive))
     answers = ask(options.out, data, options.methods, options.seed, queries, options.jobs)
     print(summarise(answers))
     print(f"Answers: {options.out / ANSWERS}")

@@ -1,6 +1,7 @@
 """Certified radii by bound propagation, for any network of the supported layers."""
 
 import math
+import time
 from dataclasses import dataclass, field
 
 import torch
@@ -80,6 +81,8 @@ class RadiusSearch:
         )
 
     def _search_batch(self, method: str, domain: str, x: Tensor, start: Tensor) -> CertifiedRadii:
+        if self.until is not None and time.monotonic() > self.until:
+            return CertifiedRadii(start, torch.zeros_like(start, dtype=torch.bool))
         images = x.reshape(-1, *self.score.input_shape)
         score = self.score.score(images)
         slack = RELATIVE_SLACK * score.abs() + ABSOLUTE_SLACK + ROUNDINGS * self.score.rounding(images)
@@ -88,7 +91,7 @@ class RadiusSearch:
 
         def margin(index: Tensor, radius: Tensor) -> Tensor:
             balls = everything.select(index).with_radius(radius)
-            return self.score.lower(balls, method, self.slopes, enough=slack[index]) - slack[index]
+            return self.score.lower(balls, method, self.slopes, slack[index], self.until) - slack[index]
 
         limit, covers = self._limits(x, domain)
         found = largest_radius(margin, start, score - slack, limit, self.tolerance, self.until)

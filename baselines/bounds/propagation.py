@@ -9,6 +9,7 @@ All in float64, on the network as ``baselines.layered`` reads it. Neurons that a
 exactly, and so is the last step of every backward pass; a network with several outputs is bounded by the least.
 """
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,10 @@ class SlopeSettings:
 
     steps: int = 20
     learning_rate: float = 0.3
+
+
+class OutOfTimeError(Exception):
+    """A bound was not finished by the moment that it was wanted for."""
 
 
 class BoundedScore:
@@ -95,11 +100,17 @@ class BoundedScore:
         return balls.with_tables({str(k): rows for k, rows in self._affine.items()})
 
     def lower(
-        self, balls: Balls, method: str, slopes: SlopeSettings | None = None, enough: Tensor | None = None
+        self,
+        balls: Balls,
+        method: str,
+        slopes: SlopeSettings | None = None,
+        enough: Tensor | None = None,
+        until: float | None = None,
     ) -> Tensor:
         """Lower bound (N,) of the score over each ball; a later method in METHODS is never below an earlier one.
 
-        enough: (N,) alpha-CROWN stops improving an input's bound once it is above this value.
+        enough: (N,) alpha-CROWN stops improving an input's bound once it is above this value. until: moment of
+        time.monotonic() after which OutOfTimeError is raised; large networks take minutes for one bound.
         """
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
@@ -110,10 +121,10 @@ class BoundedScore:
                 return lower.amin(dim=1)
             lower = torch.maximum(lower, self._backward(balls, inner))
             if method != "crown_ibp" and self.widest_layer > 0:
-                inner = self._crown_inner_bounds(balls, inner)
+                inner = self._crown_inner_bounds(balls, inner, until)
                 lower = torch.maximum(lower, self._backward(balls, inner))
         if method == "alpha_crown":
-            lower = self._optimise_slopes(balls, inner, lower, slopes or SlopeSettings(), enough)
+            lower = self._optimise_slopes(balls, inner, lower, slopes or SlopeSettings(), enough, until)
         return lower.amin(dim=1)
 
     def _read(self, model: nn.Module) -> LayeredNetwork:
@@ -150,7 +161,7 @@ class BoundedScore:
             reach = reach + times((upper - lower) / 2, self._sizes[k][j])
         return center - reach, center + reach
 
-    def _crown_inner_bounds(self, balls: Balls, interval: Bounds) -> Bounds:
+    def _crown_inner_bounds(self, balls: Balls, interval: Bounds, until: float | None) -> Bounds:
         """Bounds on the z of every inner layer by CROWN, never looser than the interval ones.
 
         Of a layer of ReLUs only those are bounded anew that intervals leave open for some input of the batch: the
@@ -167,6 +178,7 @@ class BoundedScore:
             earlier = {j: found[j] for j in range(1, k)}
             size = max(1, PASS_ENTRIES // max(1, len(lower) * self._widest_before(k)))
             for part in neurons.split(size):
+                _require_time(until)
                 rows = torch.eye(layer.width, dtype=torch.float64, device=self.device)[part]
                 least = self._bound(balls, k, rows, earlier)
                 most = -self._bound(balls, k, -rows, earlier)
@@ -227,7 +239,13 @@ class BoundedScore:
         return around.with_lower_slope(slopes[j], crossing(*bounds))
 
     def _optimise_slopes(
-        self, balls: Balls, inner: Bounds, best: Tensor, settings: SlopeSettings, enough: Tensor | None
+        self,
+        balls: Balls,
+        inner: Bounds,
+        best: Tensor,
+        settings: SlopeSettings,
+        enough: Tensor | None,
+        until: float | None,
     ) -> Tensor:
         """Raise the bounds (N, M) by gradient steps on the lower slopes; every slope in [0, 1] gives a valid bound."""
         slopes = {
@@ -240,6 +258,8 @@ class BoundedScore:
         optimizer = torch.optim.Adam(slopes.values(), lr=settings.learning_rate)
         target = torch.full_like(best[:, 0], torch.inf) if enough is None else enough
         for _ in range(settings.steps):
+            if until is not None and time.monotonic() > until:
+                break  # the best so far holds
             lower = self._backward(balls, inner, slopes)
             # An input that has reached its target is frozen, so that its bound does not depend on the others'.
             done = (best.amin(dim=1) > target)[:, None]
@@ -252,3 +272,8 @@ class BoundedScore:
             for slope in slopes.values():
                 slope.data.clamp_(0.0, 1.0)
         return best
+
+
+def _require_time(until: float | None) -> None:
+    if until is not None and time.monotonic() > until:
+        raise OutOfTimeError

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from baselines.bounds.propagation import OutOfTimeError
+
 MOST_EVALUATIONS = 60
 FIRST_STEP = 1e-2
 LARGEST_GROWTH = 30.0
@@ -39,7 +41,8 @@ def largest_radius(
 ) -> SearchResult:
     """Search each input's largest certified radius in [start, limit] to a relative ``tolerance``.
 
-    margin(index, radius) -> bound at those radii for those inputs, positive = certified. start: (N,) radii known to be
+    margin(index, radius) -> bound at those radii for those inputs, positive = certified; OutOfTimeError ends the
+    search. start: (N,) radii known to be
     certified (0 is allowed). at_zero: (N,) margin at radius 0. Inputs with at_zero <= 0 get radius 0. until: moment of
     time.monotonic() after which nothing more is tried.
     """
@@ -49,7 +52,11 @@ def largest_radius(
         if len(active) == 0 or (until is not None and time.monotonic() > until):
             break
         radius = bracket.guess(tolerance)[active]
-        bracket.update(active, radius, margin(active, radius))
+        try:
+            found = margin(active, radius)
+        except OutOfTimeError:
+            break
+        bracket.update(active, radius, found)
     return SearchResult(bracket.low, (bracket.low >= limit) & (at_zero > 0))
 
 

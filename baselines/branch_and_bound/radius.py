@@ -58,12 +58,14 @@ def certify(
     tolerance: float = 1e-3,
     start: Tensor | None = None,
     max_radius: float | None = None,
+    mutable: Tensor | None = None,
 ) -> CertifiedRange:
     """Bracket the radius of each input of x (N, *shape): bounds and attacks first, then bisection by ``verify``.
 
     budget: per radius tried (max_domains) and per input (seconds). tolerance: relative width at which an input is
     done. start: (N,) radii that are certified already, by any method. max_radius: largest radius tried; by default
-    the diameter of the unit box. Inputs whose score is not positive get radius 0. Raises as ``verify`` does.
+    the diameter of the unit box. mutable: (d,) bool, the only features that are perturbed; None: all. Inputs whose
+    score is not positive get radius 0. Raises as ``verify`` does.
     """
     check(x, norm, domain)
     if not 0 < tolerance < 1:
@@ -71,7 +73,7 @@ def certify(
     if max_radius is not None and not max_radius > 0:
         raise ValueError(f"max_radius is {max_radius}: it must be positive")
     chain = model if isinstance(model, Chain) else to_chain(model, tuple(x.shape[1:]), x.device)
-    bracket = _Bracket(chain, x.detach().flatten(1).double(), norm, domain, start, max_radius)
+    bracket = _Bracket(chain, x.detach().flatten(1).double(), norm, domain, start, max_radius, mutable)
     deadline = None if budget.seconds is None else time.monotonic() + budget.seconds * len(x)
     quick = replace(search, rounds=0, root_steps=search.steps, restarts=1)
     bracket.narrow(Budget(max_domains=0), quick, max(tolerance, COARSE_TOLERANCE), deadline)
@@ -90,6 +92,7 @@ def certify_all(
     search: Search = DEFAULT_SEARCH,
     tolerance: float = 1e-3,
     start: Tensor | None = None,
+    mutable: Tensor | None = None,
 ) -> CertifiedRange:
     """As ``certify``, for inputs that are right where every one of several scores is positive.
 
@@ -97,9 +100,9 @@ def certify_all(
     the least radius so far, so that most are proved at once. budget: its seconds are shared by the scores.
     """
     if len(chains) == 1:
-        return certify(chains[0], x, norm, domain, budget, search, tolerance, start)
+        return certify(chains[0], x, norm, domain, budget, search, tolerance, start, None, mutable)
     parts = [
-        _certify_one(chains, one[None], norm, domain, budget, search, tolerance, known)
+        _certify_one(chains, one[None], norm, domain, budget, search, tolerance, known, mutable)
         for one, known in zip(x, [None] * len(x) if start is None else start.split(1), strict=True)
     ]
     if not parts:
@@ -121,19 +124,20 @@ def _certify_one(
     search: Search,
     tolerance: float,
     start: Tensor | None,
+    mutable: Tensor | None,
 ) -> CertifiedRange:
     """The range (1,) of one input x (1, *shape): the least radius and the least upper end of all scores."""
     if budget.seconds is not None:
         budget = replace(budget, seconds=budget.seconds / len(chains))
     flat = x.detach().flatten(1).double()
-    order = sorted(chains, key=lambda chain: float(_first_guess(chain, flat, norm)))
-    least = certify(order[0], x, norm, domain, budget, search, tolerance, start)
+    order = sorted(chains, key=lambda chain: float(_first_guess(chain, flat, norm, mutable)))
+    least = certify(order[0], x, norm, domain, budget, search, tolerance, start, None, mutable)
     for chain in order[1:]:
         most = float(least.radius)
         if most == 0:
             break
         limit = None if np.isinf(most) else most
-        found = certify(chain, x, norm, domain, budget, search, tolerance, start, limit)
+        found = certify(chain, x, norm, domain, budget, search, tolerance, start, limit, mutable)
         upper = torch.minimum(least.radius_upper, found.radius_upper)
         if bool(found.radius < least.radius) and not bool(found.reached_limit):
             least = replace(found, radius_upper=upper)
@@ -145,9 +149,10 @@ def _certify_one(
     return least
 
 
-def _first_guess(chain: Chain, x: Tensor, norm: str) -> Tensor:
+def _first_guess(chain: Chain, x: Tensor, norm: str, mutable: Tensor | None) -> Tensor:
     """Distance (N,) to the boundary of the score linearised at x (N, d)."""
     score, gradient = chain.score_and_gradient(x)
+    gradient = gradient if mutable is None else gradient * mutable.to(gradient)
     return score / torch.linalg.vector_norm(gradient, ord=DUAL_ORDER[norm], dim=1).clamp(min=1e-300)
 
 
@@ -162,13 +167,12 @@ class _Bracket:
         domain: str,
         start: Tensor | None,
         max_radius: float | None,
+        mutable: Tensor | None = None,
     ) -> None:
-        self.chain, self.x, self.norm, self.domain = chain, x, norm, domain
-        score, gradient = chain.score_and_gradient(x)
-        positive = score > 0
-        steepness = torch.linalg.vector_norm(gradient, ord=DUAL_ORDER[norm], dim=1)
-        self.first = FIRST_SHARE * score / steepness.clamp(min=1e-300)
-        self.limit, self.covers = _limits(x, norm, domain, max_radius)
+        self.chain, self.x, self.norm, self.domain, self.mutable = chain, x, norm, domain, mutable
+        positive = chain.score(x) > 0
+        self.first = FIRST_SHARE * _first_guess(chain, x, norm, mutable)
+        self.limit, self.covers = _limits(x, norm, domain, max_radius, mutable)
         known = torch.zeros_like(self.limit) if start is None else start.to(self.limit).clamp(min=0)
         self.start = torch.where(positive, known, 0.0)
         self.lower = torch.minimum(self.start, self.limit)
@@ -206,7 +210,9 @@ class _Bracket:
         """Decide the inputs at an index at one radius each, and narrow their brackets accordingly."""
         seconds = None if deadline is None else max(deadline - time.monotonic(), 1e-3) / len(index)
         within = replace(budget, seconds=seconds)
-        verdicts = verify(self.chain, self.x[index], radius, self.norm, self.domain, within, search)
+        verdicts = verify(
+            self.chain, self.x[index], radius, self.norm, self.domain, within, search, self.mutable
+        )
         self._learn(index, radius, verdicts, budget)
 
     def _next_radius(self, index: Tensor) -> Tensor:
@@ -260,12 +266,16 @@ def _is_past(deadline: float | None) -> bool:
     return deadline is not None and time.monotonic() > deadline
 
 
-def _limits(x: Tensor, norm: str, domain: str, max_radius: float | None) -> tuple[Tensor, Tensor]:
+def _limits(
+    x: Tensor, norm: str, domain: str, max_radius: float | None, mutable: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Largest radius to try (N,), and whether (N,) that ball covers all of the domain."""
     order = ORDER[norm]
     diameter = float(torch.linalg.vector_norm(torch.ones_like(x[0]), ord=order)) if len(x) else 1.0
     limit = torch.full_like(x[:, 0], diameter if max_radius is None else max_radius)
     if domain == "free":
         return limit, torch.zeros_like(limit, dtype=torch.bool)
-    corner = torch.linalg.vector_norm(torch.maximum(x, 1 - x), ord=order, dim=1) * (1 + SHAVE)
+    farthest = torch.maximum(x, 1 - x)
+    farthest = farthest if mutable is None else farthest * mutable.to(farthest)
+    corner = torch.linalg.vector_norm(farthest, ord=order, dim=1) * (1 + SHAVE)
     return torch.minimum(limit, corner), corner <= limit * (1 + SHAVE)

@@ -29,12 +29,20 @@ class Region:
     norm: str
 
     @classmethod
-    def around(cls, center: Tensor, radius: Tensor, norm: str, domain: str) -> "Region":
-        """Balls of the radii (N,) around center (N, d), intersected with the unit box where domain is ``box``."""
+    def around(
+        cls, center: Tensor, radius: Tensor, norm: str, domain: str, mutable: Tensor | None = None
+    ) -> "Region":
+        """Balls of the radii (N,) around center (N, d), intersected with the unit box where domain is ``box``.
+
+        mutable: (d,) bool, the only coordinates that move; None: all.
+        """
         radius = radius[:, None]
         lower, upper = -radius.expand_as(center), radius.expand_as(center)
         if domain == "box":
             lower, upper = torch.maximum(lower, -center), torch.minimum(upper, 1 - center)
+        if mutable is not None:
+            moves = mutable.to(center)
+            lower, upper = lower * moves, upper * moves
         return cls(center, radius, lower, upper, norm)
 
     def take(self, index: Tensor) -> "Region":

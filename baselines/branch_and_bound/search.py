@@ -37,18 +37,19 @@ def verify(
     domain: str = "free",
     budget: Budget = DEFAULT_BUDGET,
     search: Search = DEFAULT_SEARCH,
+    mutable: Tensor | None = None,
 ) -> Verdicts:
     """Decide for each input of x (N, *shape) whether the score is positive on the whole ball of its radius (N,).
 
     model: network (N, *shape) -> (N,) or (N, 1) of affine layers and ReLUs. norm: l1, l2 or linf. domain: ``free``, or
-    ``box`` for the part of the ball in [0, 1]^d. Complete given budget; repeats exactly unless ``seconds`` ends it.
+    ``box`` for the part of the ball in [0, 1]^d. mutable: (d,) bool, the only features that move (None: all). Complete given budget; repeats exactly unless ``seconds`` ends it.
     Source: Wang et al. 2021 (beta-CROWN). Raises ValueError for unknown names, UnsupportedNetwork for the network.
     """
     check(x, norm, domain)
     chain = model if isinstance(model, Chain) else to_chain(model, tuple(x.shape[1:]), x.device)
     center = x.detach().flatten(1).double()
     radius = torch.as_tensor(radius, dtype=torch.float64, device=x.device).expand(len(x))
-    run = Run(chain, Region.around(center, radius, norm, domain), budget, search)
+    run = Run(chain, Region.around(center, radius, norm, domain, mutable), budget, search)
     with torch.no_grad():
         run.decide()
     return Verdicts(run.status(), run.points.reshape(x.shape), run.bound, run.domains.cpu().numpy())

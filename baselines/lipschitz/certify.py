@@ -21,26 +21,33 @@ BOUND_SLACK = 1e-9
 FARTHEST = 2.0**40
 
 
-def certify(network: LipschitzNetwork, x: Tensor, norms: Sequence[str]) -> dict[str, Tensor]:
+def certify(
+    network: LipschitzNetwork, x: Tensor, norms: Sequence[str], features: int | None = None
+) -> dict[str, Tensor]:
     """Return norm -> (N,) float64 radii in the units of x, 0 where the score is not positive (domain free).
 
     Native in ``network.norm``. The others are converted by ||v||_q <= max(1, d^(1/q - 1/p)) ||v||_p, or by the constant
     that the first layer has from the other norm (``bound_from``) where that is smaller. Every x' within the radius has
     a positive score as it is computed in float64, in any batch: rounding at x and at x' is taken off the score.
-    Raises ValueError unless the network is in float64 and in evaluation mode: ``network.double().eval()``.
+    features: how many coordinates may change together (default: all d). Raises ValueError unless the network is in
+    float64 and in evaluation mode: ``network.double().eval()``.
     """
-    return certify_at_thresholds(network, x, [float(network.threshold)], norms)[0]
+    return certify_at_thresholds(network, x, [float(network.threshold)], norms, features)[0]
 
 
 def certify_at_thresholds(
-    network: LipschitzNetwork, x: Tensor, thresholds: Sequence[float], norms: Sequence[str]
+    network: LipschitzNetwork,
+    x: Tensor,
+    thresholds: Sequence[float],
+    norms: Sequence[str],
+    features: int | None = None,
 ) -> list[dict[str, Tensor]]:
     """Return what ``certify`` returns with each of the thresholds, at the price of one pass for all."""
     if network.training or network.threshold.dtype != torch.float64:
         raise ValueError("certificates need float64 and evaluation mode: call network.double().eval() first")
     with torch.no_grad():
         x = x.double()
-        score, features = network.body(x).squeeze(1), x[0].numel()
+        score, features = network.body(x).squeeze(1), features or x[0].numel()
         bounds = {norm: bound_from(network.body, network.norm, norm, features) for norm in norms}
         stretch = max(conversion(network.norm, norm, features) / bounds[norm] for norm in norms)
         # The error is convex in how far a radius reaches: below its chord, and so the same whatever else is asked for.

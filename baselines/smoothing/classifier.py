@@ -24,8 +24,9 @@ class SmoothedClassifier:
     """g(x) = sensitive iff P(model(x + noise) > threshold) > 1/2 (Cohen, Rosenfeld, Kolter 2019).
 
     model: network (N, *shape) -> (N,) in evaluation mode; noise, sigma: see ``radii``; alpha: probability with which an
-    answer may be wrong, per input and call; memory_budget: see ``count_votes``. interval: of the lower bounds,
-    ``randomised`` spends one uniform number per input beside the draws; predictions use Clopper and Pearson's.
+    answer may be wrong, per input and call; memory_budget, mutable: see ``count_votes``. interval: of the lower bounds,
+    ``randomised`` spends one uniform number per input beside the draws; predictions use Clopper and Pearson's. With
+    ``mutable`` the vote is of the network in which the other coordinates are constants: radii are for changes of these.
     """
 
     model: nn.Module
@@ -35,6 +36,7 @@ class SmoothedClassifier:
     threshold: float = 0.0
     memory_budget: int | None = None
     interval: Literal["clopper_pearson", "randomised"] = "clopper_pearson"
+    mutable: Tensor | None = None
 
     def predict(self, x: Tensor, *, draws: int, draws_first: int, seed: int) -> Tensor:
         """Return (N,) int8: 1 sensitive, 0 not sensitive, -1 abstains; wrong with probability at most alpha.
@@ -112,6 +114,7 @@ class SmoothedClassifier:
             seed=stage_seed(seed, stage),
             threshold=self.threshold if thresholds is None else thresholds,
             memory_budget=self.memory_budget,
+            mutable=self.mutable,
         )
 
     def _decide(self, votes: np.ndarray, draws: int) -> np.ndarray:

@@ -28,13 +28,20 @@ GRID_BITS = 5
 AFFINE_LAYERS = (Normalise, nn.Flatten, nn.Identity)
 
 
-def add_noise(x: Tensor, noise: str, sigma: float, generator: torch.Generator | None = None) -> Tensor:
+def add_noise(
+    x: Tensor,
+    noise: str,
+    sigma: float,
+    generator: torch.Generator | None = None,
+    mutable: Tensor | None = None,
+) -> Tensor:
     """Return x (N, *shape) plus independent noise in every coordinate, on the grid of this module's docstring.
 
-    Without generator the global one is used.
+    Without generator the global one is used. mutable: (*shape) bool, the only coordinates that get noise; None: all.
     """
     drawn = torch.empty_like(x, memory_format=torch.contiguous_format)
-    return fill_noise(drawn, noise, sigma, generator, around=x)
+    noisy = fill_noise(drawn, noise, sigma, generator, around=x)
+    return noisy if mutable is None else torch.where(mutable, noisy, x)
 
 
 def fill_noise(
@@ -73,14 +80,22 @@ def _round_to(step: float | Tensor, values: Tensor) -> Tensor:
 class InputNoise:
     """Scores of a network under noise added to its input; works for every network and noise."""
 
-    def __init__(self, model: nn.Module, input_shape: tuple[int, ...], noise: str, sigma: float) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        input_shape: tuple[int, ...],
+        noise: str,
+        sigma: float,
+        mutable: Tensor | None = None,
+    ) -> None:
         noise_scale(noise, sigma)
-        self.model, self.noise, self.sigma = model, noise, sigma
+        self.model, self.noise, self.sigma, self.mutable = model, noise, sigma, mutable
         self.draw_shape = tuple(input_shape)
 
     def scores(self, x: Tensor, drawn: Tensor, generator: torch.Generator) -> Tensor:
         """Return (n,) scores of x (1, *input_shape) under n fresh draws; ``drawn`` (n, *draw_shape) is overwritten."""
-        return self.model(fill_noise(drawn, self.noise, self.sigma, generator, around=x))
+        noisy = fill_noise(drawn, self.noise, self.sigma, generator, around=x)
+        return self.model(noisy if self.mutable is None else torch.where(self.mutable, noisy, x))
 
 
 class FirstLayerNoise:
@@ -91,12 +106,16 @@ class FirstLayerNoise:
     grid is one of the layer's outputs, with a step of its own for each.
     """
 
-    def __init__(self, first: nn.Sequential, rest: nn.Sequential, sigma: float) -> None:
+    def __init__(
+        self, first: nn.Sequential, rest: nn.Sequential, sigma: float, mutable: Tensor | None = None
+    ) -> None:
         self.first, self.rest = first, rest
         rows = first[-1].weight.detach().double()
         for layer in first:
             if isinstance(layer, Normalise):
                 rows = rows / layer.std.double()
+        if mutable is not None:
+            rows = rows * mutable.flatten().to(rows)
         # A^T = Q R gives A A^T = R^T R without squaring the condition number.
         self.root = (sigma * torch.linalg.qr(rows.T, mode="r").R).float().contiguous()
         deviations = self.root.double().norm(dim=0)
@@ -113,9 +132,13 @@ class FirstLayerNoise:
 
 
 def noisy_network(
-    model: nn.Module, input_shape: tuple[int, ...], noise: str, sigma: float
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    noise: str,
+    sigma: float,
+    mutable: Tensor | None = None,
 ) -> InputNoise | FirstLayerNoise:
-    """Return the cheapest exact way to draw scores of ``model`` under noise.
+    """Return the cheapest exact way to draw scores of ``model`` under noise in the ``mutable`` coordinates (None: all).
 
     That is :class:`FirstLayerNoise` for Gaussian noise before a Sequential whose first linear layer narrows the input.
     """
@@ -127,6 +150,6 @@ def noisy_network(
         and layers[position].in_features == math.prod(input_shape) > layers[position].out_features
     )
     if noise != "gaussian" or not narrows:
-        return InputNoise(model, input_shape, noise, sigma)
+        return InputNoise(model, input_shape, noise, sigma, mutable)
     first, rest = nn.Sequential(*layers[: position + 1]), nn.Sequential(*layers[position + 1 :])
-    return FirstLayerNoise(first, rest, sigma)
+    return FirstLayerNoise(first, rest, sigma, mutable)

@@ -32,6 +32,7 @@ def count_votes(
     seed: int,
     threshold: float | Sequence[float] = 0.0,
     memory_budget: int | None = None,
+    mutable: Tensor | None = None,
 ) -> np.ndarray:
     """Return (N,) int64: how many of the noisy copies of each input x (N, *shape) score above ``threshold``.
 
@@ -40,10 +41,11 @@ def count_votes(
     draws: number of noisy copies, one number for all inputs or one per input; every copy has noise of its own.
     seed: names the draws; the same seed, inputs and budget give the same counts, on any number of threads.
     memory_budget: bytes that a batch of noisy copies and the network's work on it may take, per thread.
+    mutable: (*shape) bool, the only coordinates that get noise; None: all.
     Raises ValueError for a network in training mode, negative draws, or an unknown noise.
     """
     draws = np.broadcast_to(np.asarray(draws, dtype=np.int64), (len(x),))
-    sampler = _Sampler(model, x, noise, sigma, seed, memory_budget)
+    sampler = _Sampler(model, x, noise, sigma, seed, memory_budget, mutable)
     limits = torch.as_tensor(threshold, dtype=torch.float64, device=x.device).reshape(-1, 1)
     votes = np.zeros((len(limits), len(x)), dtype=np.int64)
     for index, counted in sampler.run(draws, lambda scores: (scores > limits).sum(dim=1)):
@@ -60,9 +62,10 @@ def noisy_scores(
     *,
     seed: int,
     memory_budget: int | None = None,
+    mutable: Tensor | None = None,
 ) -> Tensor:
     """Return (N, draws) scores of noisy copies of x (N, *shape), drawn as in :func:`count_votes`."""
-    sampler = _Sampler(model, x, noise, sigma, seed, memory_budget)
+    sampler = _Sampler(model, x, noise, sigma, seed, memory_budget, mutable)
     parts: list[list[Tensor]] = [[] for _ in range(len(x))]
     for index, scores in sampler.run(np.full(len(x), draws), torch.clone):
         parts[index].append(scores)
@@ -73,7 +76,14 @@ class _Sampler:
     """Runs a network on noisy copies of inputs, batch by batch, each batch with a seeded generator of its own."""
 
     def __init__(
-        self, model: nn.Module, x: Tensor, noise: str, sigma: float, seed: int, memory_budget: int | None
+        self,
+        model: nn.Module,
+        x: Tensor,
+        noise: str,
+        sigma: float,
+        seed: int,
+        memory_budget: int | None,
+        mutable: Tensor | None,
     ) -> None:
         if model.training:
             raise ValueError(
@@ -82,7 +92,7 @@ class _Sampler:
         on_cpu = x.device.type == "cpu"
         self.x, self.seed = x, seed
         with torch.no_grad():
-            self.network = noisy_network(model, tuple(x.shape[1:]), noise, sigma)
+            self.network = noisy_network(model, tuple(x.shape[1:]), noise, sigma, mutable)
             budget = memory_budget or (CPU_MEMORY_BUDGET if on_cpu else DEVICE_MEMORY_BUDGET)
             self.batch = max(1, budget // _bytes_per_draw(model, x[:1])) if len(x) else 1
         self.threads = torch.get_num_threads() if on_cpu else 1

@@ -22,8 +22,10 @@ class Question:
     reach: float
 
 
-def ask(x: np.ndarray, radius: float, domain: str) -> Question:
+def ask(x: np.ndarray, radius: float, domain: str, mutable: np.ndarray | None = None) -> Question:
     """Return the question for an input x (*shape) float32 and an linf radius, kept in [0, 1] if domain is ``box``.
+
+    mutable: (d,) bool, the only features that move; None: all.
 
     Its bounds are rounded outward to float32, so that verifiers read the same box in single and double precision, and
     an answer for it is one for the ball.
@@ -32,6 +34,9 @@ def ask(x: np.ndarray, radius: float, domain: str) -> Question:
     lower, upper = _outward(exact - radius, -np.inf), _outward(exact + radius, np.inf)
     if domain == "box":
         lower, upper = np.clip(lower, 0, 1), np.clip(upper, 0, 1)
+    if mutable is not None:
+        moves = mutable.reshape(x.shape)
+        lower, upper = np.where(moves, lower, x), np.where(moves, upper, x)
     reach = float(max((exact - lower).max(), (upper - exact).max(), radius))
     return Question(lower, upper, radius, reach)
 

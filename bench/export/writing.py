@@ -124,7 +124,7 @@ def _ask_about(
     written = []
     for place in map(int, index):
         for radius in radii:
-            question = ask(data.x_test[place], float(radius), wanted.domain)
+            question = ask(data.x_test[place], float(radius), wanted.domain, data.mutable)
             path = Path("vnnlib") / f"{name}_{place}_{float(radius):g}.vnnlib"
             comment = f"{key[1]} on {key[0]}, test input {place}, linf radius {radius} ({wanted.domain})"
             write_atomic(folder / path, vnnlib(question, wanted.version, comment).encode())

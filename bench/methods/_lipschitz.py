@@ -87,7 +87,8 @@ class LipschitzMethod(Method):
         return self.model(x.to(self.model.threshold.dtype))
 
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
-        return {norm: Radii.from_radius(radius) for norm, radius in certify(self.model, x, norms).items()}
+        found = certify(self.model, x, norms, self._changeable())
+        return {norm: Radii.from_radius(radius) for norm, radius in found.items()}
 
     def shares_thresholds(self, curve: Curve) -> bool:
         return True
@@ -101,8 +102,12 @@ class LipschitzMethod(Method):
         norms: Sequence[str],
         seed: int,
     ) -> list[dict[str, Radii]]:
-        found = certify_at_thresholds(self.model, x, thresholds, norms)
+        found = certify_at_thresholds(self.model, x, thresholds, norms, self._changeable())
         return [{norm: Radii.from_radius(radius) for norm, radius in radii.items()} for radii in found]
+
+    def _changeable(self) -> int | None:
+        """How many features an adversary can change: what a change in one norm is in another depends on it."""
+        return None if self.mutable is None else int(self.mutable.sum())
 
     def use_linear(self, weight: Tensor, bias: float) -> None:
         layer = nn.Linear(weight.numel(), 1, dtype=torch.float64)

@@ -101,6 +101,7 @@ class Smoothing(Method):
         judging={"draws": 500, "draws_predict": 100, "draws_calibrate": 20, "pilot": 0},
         judged_inputs=400,
     )
+    respects_mutable = True
     noise: ClassVar[str]
 
     model: ThresholdedScore
@@ -112,7 +113,9 @@ class Smoothing(Method):
         return ThresholdedScore(network_for_noise(self.settings, self.settings.sigma, input_shape)).eval()
 
     def fit(self, data: TrainingData, context: FitContext) -> None:
-        perturb = partial(add_noise, noise=self.noise, sigma=self.settings.sigma)
+        perturb = partial(
+            add_noise, noise=self.noise, sigma=self.settings.sigma, mutable=self._mutable_in(data.x)
+        )
         train_with_noise(self.model, perturb, self.settings, data, context)
 
     def decision_range(self, x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -125,6 +128,7 @@ class Smoothing(Method):
             settings.draws_calibrate,
             seed=seed,
             memory_budget=self._memory_budget,
+            mutable=self._mutable_in(x),
         )
         low, high = decision_scores(scores, settings.draws, settings.alpha / 2)
         return torch.from_numpy(low), torch.from_numpy(high)
@@ -137,6 +141,7 @@ class Smoothing(Method):
             self.noise,
             self.settings.sigma,
             generator,
+            self._mutable_in(x),
         )
         return self.model((x[None] + fixed[:, None]).flatten(0, 1)).reshape(ATTACK_COPIES, len(x)).mean(dim=0)
 
@@ -146,12 +151,12 @@ class Smoothing(Method):
     def predict_at(self, x: Tensor, thresholds: Sequence[float | None], seed: int) -> list[Tensor]:
         settings = self.settings
         draws = {"draws": settings.draws, "draws_first": settings.draws_predict}
-        return list(self._smoothed().predict_at(x.float(), thresholds, **draws, seed=seed))
+        return list(self._smoothed(x).predict_at(x.float(), thresholds, **draws, seed=seed))
 
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
         settings = self.settings
-        two_stage = self._two_stage(math.prod(x.shape[1:])) if settings.pilot else None
-        p_lower, draws = self._smoothed().p_lower(
+        two_stage = self._two_stage(self._noisy_coordinates(x)) if settings.pilot else None
+        p_lower, draws = self._smoothed(x).p_lower(
             x.float(), draws=settings.draws, seed=seed, two_stage=two_stage
         )
         return self._radii(p_lower, draws, x, norms)
@@ -170,16 +175,16 @@ class Smoothing(Method):
         seed: int,
     ) -> list[dict[str, Radii]]:
         settings, chosen = self.settings, wanted.cpu().numpy()
-        bounds = self._smoothed().p_lower_at(x.float(), thresholds, chosen, draws=settings.draws, seed=seed)
+        bounds = self._smoothed(x).p_lower_at(x.float(), thresholds, chosen, draws=settings.draws, seed=seed)
         return [self._radii(p_lower, np.full(len(x), settings.draws), x, norms) for p_lower in bounds]
 
     def _radii(
         self, p_lower: np.ndarray, draws: np.ndarray, x: Tensor, norms: Sequence[str]
     ) -> dict[str, Radii]:
         """Radii of lower bounds (N,); a smoothed classifier whose bound does not clear 1/2 abstains."""
-        found = {}
+        found, dim = {}, self._noisy_coordinates(x)
         for norm in norms:
-            radius = radii(self.noise, self.settings.sigma, p_lower, math.prod(x.shape[1:]), norm)
+            radius = radii(self.noise, self.settings.sigma, p_lower, dim, norm)
             outcome = np.where(radius > 0, Outcome.CERTIFIED, Outcome.ABSTAINED)
             found[norm] = Radii(radius, outcome, draws=draws)
         return found
@@ -195,7 +200,14 @@ class Smoothing(Method):
     def _memory_budget(self) -> int | None:
         return int(self.settings.memory_budget_mb * 2**20) or None
 
-    def _smoothed(self) -> SmoothedClassifier:
+    def _mutable_in(self, x: Tensor) -> Tensor | None:
+        """Which coordinates of an input get noise, in its shape; None: all."""
+        return None if self.mutable is None else self.mutable.reshape(x.shape[1:]).to(x.device)
+
+    def _noisy_coordinates(self, x: Tensor) -> int:
+        return math.prod(x.shape[1:]) if self.mutable is None else int(self.mutable.sum())
+
+    def _smoothed(self, x: Tensor) -> SmoothedClassifier:
         settings = self.settings
         return SmoothedClassifier(
             self.model.network,
@@ -205,6 +217,7 @@ class Smoothing(Method):
             float(self.model.threshold),
             self._memory_budget,
             settings.interval,
+            self._mutable_in(x),
         )
 
 

@@ -67,7 +67,6 @@ class AlphaBetaCROWN(BoundPropagation):
     slot = 0
     reference = "Wang et al., NeurIPS 2021"
     Settings = AlphaBetaCROWNSettings
-    respects_mutable = False  # its splits and attacks move every feature
     space = SearchSpace(
         ADVERSARIAL_SPACE,
         judging={"domains": ["free"], "max_domains": 1, "rounds": 1, "tolerance": 0.1},
@@ -101,7 +100,7 @@ class AlphaBetaCROWN(BoundPropagation):
         )
         start = self._free_radii(x, norm) if domain == "box" and "free" in settings.domains else None
         budget = Budget(settings.max_domains, settings.seconds or None)
-        found = certify_all(chains, x, norm, domain, budget, search, settings.tolerance, start)
+        found = certify_all(chains, x, norm, domain, budget, search, settings.tolerance, start, self.mutable)
         if domain == "free":
             self._free_known(norm).update(zip(_names(x), found.radius, strict=True))
         return found

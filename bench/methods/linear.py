@@ -61,6 +61,8 @@ class Linear(Method):
         starts=({"radii.{norm}": 0.5}, {"radii.{norm}": 1.0}),
     )
 
+    respects_mutable = True
+
     model: ThresholdedScore
 
     def curves(self) -> Sequence[Curve]:
@@ -86,7 +88,7 @@ class Linear(Method):
         """Logistic loss of the worst score within the radius: exact for a linear score."""
         margin = (2 * y - 1) * model(x)
         for norm, radius in self.settings.radii.items():
-            weight = model.network.linear.weight
+            weight = self._moving(model.network.linear.weight)
             margin = margin - radius * torch.linalg.vector_norm(weight, ord=DUAL_NORM_ORDER[norm])
         return functional.softplus(-margin).mean()
 
@@ -98,6 +100,7 @@ class Linear(Method):
         weight = self.model.network.linear.weight.detach().double().expand(len(x), -1)
         with torch.no_grad():
             margin = self.score(x) - self._rounding(x.flatten(1), weight)
+        weight = self._moving(weight)
         if curve.domain == "free":
             return {norm: Radii.from_radius(closed_form(margin, weight, 1.0, norm)) for norm in norms}
         room = torch.where(weight > 0, x.flatten(1), 1 - x.flatten(1)).clamp(min=0)
@@ -105,6 +108,10 @@ class Linear(Method):
 
     def shares_thresholds(self, curve: Curve) -> bool:
         return True  # a certificate costs next to nothing
+
+    def _moving(self, weight: Tensor) -> Tensor:
+        """The weights of the features that an adversary can change, zero elsewhere."""
+        return weight if self.mutable is None else weight * self.mutable.to(weight)
 
     def _rounding(self, x: Tensor, weight: Tensor) -> Tensor:
         """Bound (N,) what rounding adds to the scores of x and of a perturbed input, (N, d) both."""

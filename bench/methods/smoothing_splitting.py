@@ -108,7 +108,9 @@ class SmoothingSplitting(Method):
         return [self._radii(x, share, norms) for share in shares]
 
     def _radii(self, x: Tensor, share: np.ndarray, norms: Sequence[str]) -> dict[str, Radii]:
-        radius, dim = self.model.radius(x, share), math.prod(x.shape[1:])
+        # Cuts fall between all features; but only so many of them can share a change.
+        dim = math.prod(x.shape[1:]) if self.mutable is None else int(self.mutable.sum())
+        radius = self.model.radius(x, share)
         return {norm: Radii.from_radius(radius / dim ** DIMENSION_POWER[norm]) for norm in norms}
 
     def use_linear(self, weight: Tensor, bias: float) -> None:

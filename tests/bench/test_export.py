@@ -312,3 +312,12 @@ def test_bad_usage_is_one_clear_line(out, data_folder, tmp_path, capsys):
         told = capsys.readouterr().err
         assert message in told and told.count("\n") == 1
     assert main([str(tmp_path / "nothing")]) == 2
+
+
+def test_features_that_nobody_can_change_are_pinned_in_the_question():
+    x = np.array([[0.25, 0.5], [0.1, 0.9]], dtype=np.float32)
+    question = ask(x, 0.25, "free", np.array([True, False, False, True]))
+    assert question.lower[0, 1] == question.upper[0, 1] == x[0, 1]
+    assert question.lower[1, 0] == question.upper[1, 0] == x[1, 0]
+    assert question.lower[0, 0] <= 0.0 and question.upper[1, 1] >= 1.15
+    assert 0.25 <= question.reach < 0.2501
