@@ -42,7 +42,8 @@ def verify(
     """Decide for each input of x (N, *shape) whether the score is positive on the whole ball of its radius (N,).
 
     model: network (N, *shape) -> (N,) or (N, 1) of affine layers and ReLUs. norm: l1, l2 or linf. domain: ``free``, or
-    ``box`` for the part of the ball in [0, 1]^d. mutable: (d,) bool, the only features that move (None: all). Complete given budget; repeats exactly unless ``seconds`` ends it.
+    ``box`` for the part of the ball in [0, 1]^d. mutable: (d,) bool, the only features that move (None: all).
+    Complete given budget; repeats exactly unless ``seconds`` ends it.
     Source: Wang et al. 2021 (beta-CROWN). Raises ValueError for unknown names, UnsupportedNetwork for the network.
     """
     check(x, norm, domain)

@@ -379,7 +379,7 @@ def test_on_a_linear_score_radii_lie_between_those_of_all_features_and_the_dista
     radii = {}
     for mask in (None, mutable):
         method = kind(kind.Settings(**options))
-        method.build((6,))
+        method.build((6,), seed=0)
         method.use_linear(weight, bias)
         method.mutable = mask
         curve = next(curve for curve in method.curves() if curve.domain == "free")
