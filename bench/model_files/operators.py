@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from bench.errors import UsageError
+from bench.basics.errors import UsageError
 from bench.model_files import arithmetic, moves, windows
 from bench.model_files.layers import Affine, Clip, Exp, Leaky, Log, Pointwise
 from bench.model_files.program import Call, Data
