@@ -374,7 +374,7 @@ def test_on_a_linear_score_radii_lie_between_those_of_all_features_and_the_dista
     weight, bias = torch.tensor([3.0, 0.4, -2.0, 0.3, 0.2, 1.0]), 0.1
     mutable = torch.tensor([False, True, False, True, True, False])
     x = torch.tensor([[0.6, 0.4, 0.7, 0.5, 0.4, 0.3], [0.4, 0.2, 0.5, 0.1, 0.8, 0.4]])
-    margin = (x @ weight + bias).double()
+    margin = x.double() @ weight.double() + bias + 1e-6
     norms = ["l1", "l2", "linf"]
     radii = {}
     for mask in (None, mutable):
