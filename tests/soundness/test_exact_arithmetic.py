@@ -5,7 +5,7 @@ from fractions import Fraction
 import torch
 
 from fcnn import ConvexMLP, FeatureConvexClassifier, Identity
-from tools.fuzz.convex import rational_score
+from tools.fuzz.rational import rational_score
 
 
 def test_the_exact_score_of_a_small_network():

@@ -36,15 +36,22 @@ class Ledger:
         self.worst: dict[Key, float] = {}
         self.found: list[dict] = []
         self.cases: Counter = Counter()
+        self.held: Counter = Counter()
         self.clock = RunClock()
 
     def add(self, case: Case, held: dict[Key, Held]) -> None:
         """Count a case."""
         self.cases[case.recipe.family] += 1
         for key, one in held.items():
+            self.held[case.recipe.family] += one.points
             counts = self.counts.setdefault(key, Counter())
             counts.update(
-                held=one.points, exact=one.exact, contradicted=one.contradicted, above=len(one.violations)
+                held=one.points,
+                exact=one.exact,
+                above=len(one.violations),
+                solver_below=one.contradicted,
+                solver_refuted=one.refuted,
+                radius_proved=one.proved,
             )
             self.worst[key] = max(self.worst.get(key, 0.0), one.worst)
             self.found += [{"recipe": case.recipe.record(), **asdict(found)} for found in one.violations]
@@ -58,7 +65,10 @@ class Ledger:
 
     def table(self) -> pd.DataFrame:
         """A row for each method, certificate, norm and domain."""
-        columns = ("held", "exact", "contradicted", "above", "withdrawn", "refused")
+        columns = (
+            *("held", "exact", "above", "withdrawn", "refused"),
+            *("solver_below", "solver_refuted", "radius_proved"),
+        )
         rows = [
             {
                 **key._asdict(),
@@ -75,7 +85,9 @@ class Ledger:
         self.table().to_csv(out / "fuzz.csv", index=False)
         record = {
             "configuration": {"minutes": options.minutes, "seed": options.seed, "families": options.families},
+            "time shares": SHARES,
             "cases": dict(self.cases),
+            "radii held": dict(self.held),
             "times": self.clock.times(),
             "versions": versions(),
             "hardware": hardware(),

@@ -14,7 +14,9 @@ from tools.fuzz.case import ORDER, Score
 
 # Shares of the radius to look at, some of them just inside.
 LEVELS = (0.3, 0.7, 0.95, 1 - 1e-5, 1 + 1e-7, 1 + 1e-4, 1.01, 1.06, 1.2, 1.5, 2.2, 4, 10, 60, 1e3, 1e5)
-BISECTIONS = 44
+# Each round looks at so many points at once, and leaves one of the intervals between them.
+ROUNDS = 11
+INTERVALS = 16
 POLISHES = 3
 VARIANTS = 8
 EVALUATED = 2**16
@@ -52,20 +54,23 @@ class Nearest:
         rows = self.distance.isfinite().nonzero()[:, 0]
         if not len(rows):
             return
-        x, far = self.flat[rows], self.point[rows]
-        near, out = (
-            torch.zeros(len(rows), 1, dtype=torch.float64),
-            torch.ones(len(rows), 1, dtype=torch.float64),
-        )
-        best = far.clone()
-        for _ in range(BISECTIONS):
-            middle = (near + out) / 2
-            point = x + middle * (far - x)
-            wrong = self._scores(point[:, None]) <= 0
-            near, out = torch.where(wrong, near, middle), torch.where(wrong, middle, out)
-            best = torch.where(wrong, point, best)
-        distance = self._length(best - x)
-        self.distance[rows], self.point[rows] = distance, best
+        x, far = self.flat[rows][:, None], self.point[rows][:, None]
+        near, width = torch.zeros(len(rows), 1), torch.ones(len(rows), 1)
+        near, width = near.double(), width.double()
+        best = far[:, 0].clone()
+        shares = torch.arange(1, INTERVALS, dtype=torch.float64)[None] / INTERVALS
+        every = torch.arange(len(rows))
+        for _ in range(ROUNDS):
+            points = x + (near + width * shares)[..., None] * (far - x)
+            wrong = self._scores(points) <= 0
+            first = torch.where(wrong.any(1), wrong.int().argmax(1), INTERVALS - 1)
+            hit = first < INTERVALS - 1
+            best = torch.where(hit[:, None], points[every, first.clamp(max=INTERVALS - 2)], best)
+            width = width / INTERVALS
+            near = near + first[:, None] * width
+        distance = self._length(best - x[:, 0])
+        nearer = distance < self.distance[rows]
+        self.distance[rows[nearer]], self.point[rows[nearer]] = distance[nearer], best[nearer]
 
     def polish(self, rng: np.random.Generator) -> None:
         """Follow the steepest way at the points known, and jiggle them."""

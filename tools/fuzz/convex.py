@@ -1,7 +1,5 @@
 """Feature-convex classifiers, certified in every way they can be."""
 
-from fractions import Fraction
-
 import torch
 from torch import Tensor
 
@@ -19,6 +17,7 @@ from fcnn import (
 )
 from fcnn.exact import exact_radius
 from tools.fuzz.case import Case, Key
+from tools.fuzz.rational import rational_score, rational_tangent
 from tools.fuzz.recipes import Recipe, arrays, inputs, threshold
 
 CERTIFICATES = (
@@ -29,7 +28,7 @@ CERTIFICATES = (
     ("refined", "box"),
 )
 FEATURE_MAPS = ("identity", "identity", "centred", "centered_abs", "stretched", "standardised", "mixing")
-EXACT_INPUTS = 3
+EXACT_INPUTS = 6
 
 
 class Stretched(FeatureMap):
@@ -90,8 +89,11 @@ def build(recipe: Recipe) -> Case:
         for norm in norms:
             _certify(case, classifier, certificate, norm, domain)
     if type(network) is ConvexMLP and feature_map.is_exactly(Identity):
-        case.exact = lambda norm, domain: exact_radius(classifier, x[:EXACT_INPUTS], norm, domain)
+        case.exact = lambda norm, domain, rows, found: exact_radius(
+            classifier, x[rows[:EXACT_INPUTS]], norm, domain
+        )
         case.rational = lambda point: rational_score(frozen, point)
+        case.tangent = lambda point, x: rational_tangent(frozen, point, x)
     return case
 
 
@@ -161,25 +163,3 @@ def _feature_map(recipe: Recipe, shape: tuple[int, ...]) -> FeatureMap:
         "stretched": lambda: Stretched(),
         "standardised": lambda: Standardised(mean),
     }[recipe.feature_map]()
-
-
-def rational_score(classifier: FeatureConvexClassifier, point: list[Fraction]) -> Fraction:
-    """The score of a ConvexMLP behind Identity at one input, in exact arithmetic on its float64 weights."""
-    mean = classifier.feature_map.mean
-    if mean is not None:
-        mean = mean.expand(len(point)).tolist()
-        point = [value - Fraction(shift) for value, shift in zip(point, mean, strict=True)]
-    free, offsets, hidden = (
-        [tensor.tolist() for tensor in group] for group in classifier.network.to_arrays()
-    )
-    units: list[Fraction] = []
-    for k, (weight, offset) in enumerate(zip(free, offsets, strict=True)):
-        before = [max(unit, Fraction(0)) for unit in units]
-        units = [_dot(row, point) + Fraction(shift) for row, shift in zip(weight, offset, strict=True)]
-        if k:
-            units = [unit + _dot(row, before) for unit, row in zip(units, hidden[k - 1], strict=True)]
-    return units[0] - Fraction(float(classifier.threshold))
-
-
-def _dot(row: list[float], values: list[Fraction]) -> Fraction:
-    return sum((Fraction(weight) * value for weight, value in zip(row, values, strict=True)), Fraction(0))

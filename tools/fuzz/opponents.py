@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -10,15 +11,19 @@ from baselines.bounds import BoundedScore, UnsupportedLayer
 from baselines.bounds.certify import RadiusSearch
 from baselines.branch_and_bound import Budget, to_chain
 from baselines.branch_and_bound import certify as branch
-from baselines.smoothing import SplittingClassifier
 from bench.contract import Curve
 from bench.methods.linear import Linear
 from tools.fuzz.case import Case, Key
+from tools.fuzz.oracles import hyperplane_oracle, mixed_integer_distance
+from tools.fuzz.rational import rational_chain
 from tools.fuzz.recipes import Recipe, arrays, inputs, tamed, threshold
 
 NORMS = ("l1", "l2", "linf")
 DOMAINS = ("free", "box")
-FEW = 6
+FEW = 48
+MIXED = 3
+SEARCHED = 2
+DENSE = ("cayley_mlp", "sll_mlp", "bro_mlp", "l1_mlp", "linf_distance_net")
 
 
 def linear(recipe: Recipe) -> Case:
@@ -30,30 +35,32 @@ def linear(recipe: Recipe) -> Case:
     x = inputs(recipe, (recipe.dimension,))
     with torch.no_grad():
         method.set_threshold(threshold(recipe, method.score(x)))
+    with torch.no_grad():
+        margin = method.score(x)
     case = Case(recipe, method.score, x, {})
+    case.exact = hyperplane_oracle(weight, margin, x)
     for domain in DOMAINS:
         for norm, radii in method.certify(x, Curve("distance", domain), NORMS, 0).items():
             case.radii[Key("linear", "distance", norm, domain)] = torch.as_tensor(radii.radius)
     return case
 
 
-def lipschitz_network(recipe: Recipe) -> Case:
-    """A network with a known Lipschitz constant."""
-    recipe = tamed(recipe)
-    dense = ("cayley_mlp", "sll_mlp", "bro_mlp", "l1_mlp", "linf_distance_net")
+def lipschitz_layers(recipe: Recipe) -> tuple[str, nn.Module, tuple[int, ...]]:
+    """A network with a known Lipschitz constant in float64: the name of its kind, itself, and its inputs' shape."""
     convolutional = ("cayley_convnet", "bro_convnet", "sll_convnet")
     image = recipe.kind % 12 == 11
-    name = convolutional[recipe.seed % 3] if image else dense[recipe.kind % 5]
+    name = convolutional[recipe.seed % 3] if image else DENSE[recipe.kind % 5]
     shape = (1, 4, 4) if image else (recipe.dimension,)
-    options = {"width": 2, "dense": 3} if image else {}
     widths = recipe.widths or (4,)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         make = getattr(lipschitz, name)
-        if name == "bro_mlp":
+        if image:
+            network = make(shape, width=2, dense=3)
+        elif name == "bro_mlp":
             network = make(shape, [min(width, recipe.dimension) for width in widths])
         else:
-            network = make(shape, **options) if image else make(shape, [2 * width for width in widths])
+            network = make(shape, [2 * width for width in widths])
         with torch.no_grad():
             for parameter in network.parameters():
                 if recipe.twist in ("duplicate", "kink", "cancelling"):
@@ -62,11 +69,17 @@ def lipschitz_network(recipe: Recipe) -> Case:
                     parameter.add_(1e4)
                 if name == "linf_distance_net" or parameter.ndim == 1:
                     parameter.mul_(min(recipe.scale, 1e8))
-    network = network.double().eval()
+    return name, network.double().eval(), shape
+
+
+def lipschitz_network(recipe: Recipe) -> Case:
+    """A network with a known Lipschitz constant, certified by it."""
+    recipe = tamed(recipe)
+    name, network, shape = lipschitz_layers(recipe)
     x = inputs(recipe, shape)
     with torch.no_grad():
         network.threshold.fill_(threshold(recipe, network(x)))
-    case = Case(recipe, network, x, {}, cheap=not image)
+    case = Case(recipe, network, x, {}, cheap=len(shape) == 1)
     for norm, radii in lipschitz.certify(network, x, NORMS).items():
         case.radii[Key(name, "lipschitz", norm, "free")] = radii
     return case
@@ -110,6 +123,12 @@ def bounded(recipe: Recipe) -> Case:
     with torch.no_grad():
         network[-1].bias.sub_(threshold(recipe, network(x)[:, 0]))
     case = Case(recipe, lambda points: network(points)[:, 0], x, {})
+    if len(shape) == 1:
+        layers = [(layer.weight.numpy(), layer.bias.numpy()) for layer in network[::2]]
+        case.exact = lambda norm, domain, rows, found: _mixed_integer(
+            layers, x[rows[:MIXED]], norm, domain, found
+        )
+        case.rational = lambda point: rational_chain(layers, point)
     try:
         score = BoundedScore(network, shape)
     except UnsupportedLayer as error:
@@ -119,26 +138,22 @@ def bounded(recipe: Recipe) -> Case:
     search = RadiusSearch(score, x, norm)
     for method, domain in itertools.product(("ibp", "crown_ibp", "crown", "alpha_crown"), DOMAINS):
         case.radii[Key("bounds", method, norm, domain)] = search.radii(method, domain).radius
-    if recipe.kind % 3 == 0:
+    if recipe.kind % 10 == 0:
         for domain in DOMAINS:
-            found = branch(to_chain(network, shape), x, norm, domain, Budget(max_domains=100))
-            case.radii[Key("branch_and_bound", "alpha_beta_crown", norm, domain)] = found.radius
+            found = branch(to_chain(network, shape), x[:SEARCHED], norm, domain, Budget(max_domains=20))
+            radii = torch.zeros(len(x), dtype=torch.float64)
+            radii[:SEARCHED] = found.radius
+            case.radii[Key("branch_and_bound", "alpha_beta_crown", norm, domain)] = radii
     return case
 
 
-def splitting(recipe: Recipe) -> Case:
-    """Splitting noise on a small network, whose smoothed score is p(x) - 1/2."""
-    rng, dimension = recipe.generator(7), 1 + recipe.kind % 2
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        net = nn.Sequential(nn.Linear(dimension, 4), nn.ReLU(), nn.Linear(4, 1), nn.Flatten(0))
-        classifier = SplittingClassifier(net, (dimension,), int(rng.integers(1, 60))).eval()
-    x = inputs(recipe, (dimension,), 4)
-    with torch.no_grad():
-        classifier.threshold.fill_(float(classifier.median_score(x, 50).median()))
-    radius = torch.tensor(classifier.radius(x, classifier.share(x)))
-
-    def score(points: Tensor) -> Tensor:
-        return torch.tensor(classifier.share(points)) - 0.5
-
-    return Case(recipe, score, x, {Key("splitting", "votes", "l1", "free"): radius}, cheap=False)
+def _mixed_integer(
+    layers: list[tuple[np.ndarray, np.ndarray]], x: Tensor, norm: str, domain: str, found: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Distances and points of the first inputs, by mixed-integer programs within the adversarial points found."""
+    answers = [
+        mixed_integer_distance(layers, one.numpy(), norm, domain, reach)
+        for one, reach in zip(x, found.tolist(), strict=False)
+    ]
+    distances, points = zip(*answers, strict=True)
+    return torch.tensor(distances), torch.from_numpy(np.stack(points))

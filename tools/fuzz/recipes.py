@@ -12,7 +12,7 @@ SCALES = (1.0, 1.0, 1.0, 0.1, 1 / 3, 1e5, 1e8, 1e-8, 1e30, 1e-30)
 SCALED = ("all", "first", "hidden")
 INPUTS = ("mixed", "corners", "eighths")
 MARGINS = (0.0, 1e-9, 1e-3, 0.1, 0.5, 1.0, 3.0)
-BATCH = 12
+COUNT = 160
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Recipe:
     dimension: of the input. widths: of the hidden layers. magnitude: weights are whole numbers of at most this size.
     twist: what is odd about them. scale, scaled: a factor, and on which layers. inputs: where they lie. margin: how
     many standard deviations of the scores the threshold lies below their median. feature_map: of convex networks.
+    count: of inputs, at most.
     """
 
     family: str
@@ -36,6 +37,7 @@ class Recipe:
     inputs: str = "mixed"
     margin: float = 0.5
     feature_map: str = "identity"
+    count: int = COUNT
 
     def record(self) -> dict[str, object]:
         """The fields as plain values."""
@@ -69,9 +71,9 @@ def tamed(recipe: Recipe) -> Recipe:
     return replace(recipe, scale=float(np.clip(recipe.scale, 1e-8, 1e8)))
 
 
-def inputs(recipe: Recipe, shape: tuple[int, ...], count: int = BATCH) -> Tensor:
-    """(count, *shape) float64 in [0, 1]: inside, on the box's edge, in its corners, and on multiples of 1/8."""
-    rng = recipe.generator(1)
+def inputs(recipe: Recipe, shape: tuple[int, ...], most: int = COUNT) -> Tensor:
+    """(N, *shape) float64 in [0, 1]: inside, on the box's edge, in its corners, on multiples of 1/8; N <= ``most``."""
+    rng, count = recipe.generator(1), min(recipe.count, most)
     x = rng.random((count, int(np.prod(shape))))
     edge = rng.choice([0.0, 1.0, 0.5], x.shape)
     if recipe.inputs == "mixed":
