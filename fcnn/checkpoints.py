@@ -14,11 +14,12 @@ from torch import Tensor
 
 from fcnn.classifier import FeatureConvexClassifier
 from fcnn.feature_maps import CenteredAbs, FeatureMap, Identity
+from fcnn.heads import MaxAffine
 from fcnn.networks import ConvexConvNet, ConvexMLP, ConvexNetwork
 from fcnn.published import PublishedConvNet, PublishedMLP
 
 FORMAT = 1
-KNOWN_TYPES = (ConvexMLP, ConvexConvNet, PublishedMLP, PublishedConvNet, Identity, CenteredAbs)
+KNOWN_TYPES = (ConvexMLP, ConvexConvNet, MaxAffine, PublishedMLP, PublishedConvNet, Identity, CenteredAbs)
 
 
 def settings_path(path: Path) -> Path:

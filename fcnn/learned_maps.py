@@ -1,6 +1,7 @@
 """Feature maps that are learned: the layers of any Lipschitz network, with the constants that it declares."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,12 @@ class LipschitzMap(FeatureMap):
                 f"{type(self).__name__} has no Lipschitz constant from {norm} to {to or norm}: choose to={landing!r}"
             )
         return constant
+
+    def settings(self) -> dict[str, Any]:
+        raise ValueError(
+            "a learned map consists of layers that a checkpoint of settings and weights cannot name: keep the run "
+            "that trained it, or write it as ONNX (python -m bench.export)"
+        )
 
     def feature_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
         if tuple(input_shape) != self.shape:

@@ -7,6 +7,7 @@ import torch
 
 from fcnn import CenteredAbs, ConvexConvNet, ConvexMLP, FeatureConvexClassifier, FeatureMap, Identity
 from fcnn.checkpoints import load_classifier, save_classifier, settings_path
+from fcnn.heads import MaxAffine
 
 
 class Scaled(FeatureMap):
@@ -41,6 +42,7 @@ BUILDERS = {
     "mlp": (lambda: FeatureConvexClassifier(ConvexMLP(5, (4, 3))), (5,)),
     "float64": (lambda: FeatureConvexClassifier(ConvexMLP(5, (4,)).double(), Identity(0.3), -1 / 3), (5,)),
     "affine": (lambda: FeatureConvexClassifier(ConvexMLP(5, (), passthrough=False)), (5,)),
+    "max_affine": (lambda: FeatureConvexClassifier(MaxAffine(5, 3), Identity(0.3)), (5,)),
     "own_map": (lambda: FeatureConvexClassifier(ConvexMLP(5, (2,)), Scaled(5)), (5,)),
 }
 

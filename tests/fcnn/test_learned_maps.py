@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fcnn import ConvexMLP, FeatureConvexClassifier
+from fcnn.checkpoints import save_classifier
 from fcnn.feature_maps import CenteredAbs, Identity
 from fcnn.heads import MaxAffine, start_affine
 from fcnn.learned_maps import LipschitzMap, certify_through_map
@@ -196,3 +197,9 @@ def test_constants_of_the_plain_maps_from_norm_to_norm(kind, norm, to):
     constant = feature_map.lipschitz(norm, to=to)
     assert (after <= constant * before * (1 + 1e-12)).all()
     assert (after >= 0.95 * constant * before)[before > 0].any()
+
+
+def test_a_checkpoint_of_a_learned_map_is_refused_in_one_line(tmp_path):
+    with pytest.raises(ValueError, match="keep the run that trained it"):
+        save_classifier(classifier(MaxAffine(7, 2), in_l2), tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
