@@ -15,6 +15,7 @@ METHODS = {
     "crown": {"method": "crown"},
     "ibp": {"method": "ibp"},
     "fcnn": {"method": "fcnn"},
+    "learned_l2": {"method": "fcnn_learned"},
     "theirs": {"method": "theirs"},
 }
 
@@ -33,6 +34,7 @@ def test_one_leader_per_family_and_norm_native_first_and_never_by_its_radius() -
         ("fcnn", "closed_form", "free", "l2", True, 9, False, 9.0),
         ("fcnn", "refined", "free", "l2", True, 9, False, 1.0),
         ("fcnn", "refined", "box", "l2", True, 9, False, 9.0),
+        ("learned_l2", "closed_form", "free", "l2", True, 9, False, 9.0),
         ("theirs", "c", "free", "l2", True, 9, False, 1.0),
     )
     found = {
@@ -43,6 +45,7 @@ def test_one_leader_per_family_and_norm_native_first_and_never_by_its_radius() -
         ("l1", "bounds"): ("ibp", "c"),
         ("l2", "bounds"): ("crown", "c"),
         ("l2", "feature_convex"): ("fcnn", "refined"),
+        ("l2", "feature_convex, learned map"): ("learned_l2", "closed_form"),
         ("l2", "theirs"): ("theirs", "c"),
     }
 

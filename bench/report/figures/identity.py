@@ -55,23 +55,28 @@ MORE_SHADES = (
 )
 
 
+def registered(name: str, methods: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the registered name of a run's method; methods as in run.json."""
+    return str(methods.get(name, {}).get("method") or name)
+
+
 def family_and_slot(name: str, methods: Mapping[str, Mapping[str, Any]]) -> tuple[str, int]:
     """Return the family ("" for none) and the slot of a run's method; methods as in run.json."""
     facts = methods.get(name, {})
-    registered = str(facts.get("method") or name)
+    own = registered(name, methods)
     kind, slot = facts.get("kind"), facts.get("slot")
     if kind is None:
-        known = registered_methods().get(registered)
+        known = registered_methods().get(own)
         kind, slot = (known.kind, known.slot) if known else ("", None)
     kind = kind if kind in FAMILIES else ""
     # Slots that our own methods leave free, so that an outside method takes no one's shade.
-    return kind, slot if slot is not None else 5 + stable_number(registered) % 3
+    return kind, slot if slot is not None else 5 + stable_number(own) % 3
 
 
 def shades(name: str, methods: Mapping[str, Mapping[str, Any]], main: bool) -> list[Color]:
     """Return the shades a method's curve may have, best first; main: its first certificate under its own name."""
     kind, slot = family_and_slot(name, methods)
-    free = FREE_COLORS[stable_number(str(methods.get(name, {}).get("method") or name)) % len(FREE_COLORS)]
+    free = FREE_COLORS[stable_number(registered(name, methods)) % len(FREE_COLORS)]
     base = to_rgb(FAMILIES.get(kind, free))
     first = stable_number(name) % len(MORE_SHADES)
     between = MORE_SHADES[first:] + MORE_SHADES[:first]

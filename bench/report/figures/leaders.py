@@ -6,11 +6,13 @@ from typing import Any
 import pandas as pd
 
 from bench.kept.rows import LINE
-from bench.report.figures.identity import family_and_slot
+from bench.report.figures.identity import family_and_slot, registered
 
-CHOICE = "one method per family, by declared order (not by results): native radii first"
+CHOICE = "one method per family, learned maps apart, by declared order (not by results): native radii first"
 # Of a method's certificates, what the strongest is called; others follow by name.
 STRONGEST = ("refined", "separable", "closed_form")
+# Methods that stand beside the others of their family: a learned map is another idea than none, with its own opponents.
+APART = {"fcnn_learned": ", learned map", "fcnn_union": ", learned map"}
 
 
 def leaders(summary: pd.DataFrame, methods: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -25,7 +27,10 @@ def leaders(summary: pd.DataFrame, methods: Mapping[str, Mapping[str, Any]]) -> 
     order = list(dict.fromkeys([*methods, *summary["method"]]))
     identity = [family_and_slot(name, methods) for name in rows["method"]]
     # A method of no family is a family of its own.
-    families = [kind or name for (kind, _), name in zip(identity, rows["method"], strict=True)]
+    families = [
+        f"{kind}{APART.get(registered(name, methods), '')}" if kind else name
+        for (kind, _), name in zip(identity, rows["method"], strict=True)
+    ]
     ranked = rows.assign(
         family=families,
         converted=~rows["native"].astype(bool),

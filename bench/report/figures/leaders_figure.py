@@ -90,10 +90,12 @@ def _draw_panel(ax: Axes, row: LeaderRow, norm: str) -> None:
     end = max(_radius_at(curves[key], ENDED) for key in keys) * 1.02
     _draw_others(ax, [curve for key, curve in curves.items() if key not in keys])
     for key, facts in zip(keys, leading.to_dict("records"), strict=True):
-        _draw_leader(ax, curves[key], row.styles[key], facts["family"] == OURS, bool(facts["native"]))
+        _draw_leader(
+            ax, curves[key], row.styles[key], facts["family"].startswith(OURS), bool(facts["native"])
+        )
     ax.set_xlim(0, end)
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    ours = {key for key, family in zip(keys, leading["family"], strict=True) if family == OURS}
+    ours = {key for key, family in zip(keys, leading["family"], strict=True) if family.startswith(OURS)}
     _name_curves(ax, {key: curves[key] for key in keys}, row.styles, ours, end)
 
 
