@@ -75,7 +75,10 @@ def run_suite(suite: Suite, options: argparse.Namespace, interrupts: Interrupts)
     store = Store(options.out or DEFAULT_OUT / safe_name(suite.name))
     clock = RunClock()
     jobs = plan_jobs(suite, store, asked, resources)
-    print_account(asked.values())
+    against_all = [
+        entry.method_class.title for entry in suite.methods if not entry.method_class.respects_mutable
+    ]
+    print_account(asked.values(), list(dict.fromkeys(against_all)))
     if options.dry_run:
         print(dry_run(store, suite, jobs, len(resources.devices)))
         return DONE

@@ -17,6 +17,7 @@ from bench.contract import Outcome
 from bench.kept.store import (
     CANDIDATES,
     CLAIM,
+    CLAIM_LATEX,
     CLAIM_TEXT,
     CURVES,
     FIGURES,
@@ -25,6 +26,7 @@ from bench.kept.store import (
     ROC_TABLE,
     RUN,
     SUMMARY,
+    SUMMARY_LATEX,
     Store,
 )
 
@@ -36,6 +38,8 @@ OPTIONAL = (
     ROC_TABLE,
     CLAIM,
     CLAIM_TEXT,
+    CLAIM_LATEX,
+    SUMMARY_LATEX,
     "report.html",
     "radii.csv.gz",
     CANDIDATES,

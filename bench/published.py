@@ -21,6 +21,7 @@ from bench.kept.points import POINT, with_points
 from bench.kept.store import CLAIM, CLAIM_TEXT, SUMMARY
 from bench.publish import EXPERIMENTS, RESULTS, ROWS
 from bench.report.claim import NORM_NAMES
+from bench.report.tables.latex import markdown_latex
 from bench.report.tables.summary import floor_digits
 
 PUBLISHED = "published.csv"
@@ -160,6 +161,7 @@ def parser() -> Parser:
     """Describe the command line."""
     top = Parser(prog="python -m bench.published", description="Write published beside measured values.")
     top.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="folder of published runs")
+    top.add_argument("--latex", type=Path, metavar="FILE", help="write the table for LaTeX too")
     return top
 
 
@@ -167,6 +169,8 @@ def run(options: argparse.Namespace) -> int:
     """Rewrite the tables in results/README.md and README.md."""
     results = options.results
     text = comparison(results)
+    if options.latex is not None:
+        write_atomic(options.latex, markdown_latex(text).encode())
     pages = {results / "README.md": text + claims(results), results.parent / "README.md": text}
     for page, part in pages.items():
         print(f"{page}: {'rewritten' if update(page, part) else 'up to date'}")

@@ -115,14 +115,14 @@ class BoundedScore:
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
         with torch.no_grad():
-            inner = self._interval_bounds(balls)
+            inner = self._interval_bounds(balls, until)
             lower = inner.pop(self._output)[0]
             if self._output in self._affine or method == "ibp":
                 return lower.amin(dim=1)
-            lower = torch.maximum(lower, self._backward(balls, inner))
+            lower = torch.maximum(lower, self._backward(balls, inner, until=until))
             if method != "crown_ibp" and self.widest_layer > 0:
                 inner = self._crown_inner_bounds(balls, inner, until)
-                lower = torch.maximum(lower, self._backward(balls, inner))
+                lower = torch.maximum(lower, self._backward(balls, inner, until=until))
         if method == "alpha_crown":
             lower = self._optimise_slopes(balls, inner, lower, slopes or SlopeSettings(), enough, until)
         return lower.amin(dim=1)
@@ -137,10 +137,11 @@ class BoundedScore:
         """Coefficients (n, d) of the layers that are linear in the input."""
         return {k: dense(layer.maps[0]) for k, layer in self._layers.items() if layer.follows_input_only}
 
-    def _interval_bounds(self, balls: Balls) -> Bounds:
+    def _interval_bounds(self, balls: Balls, until: float | None = None) -> Bounds:
         """Bounds (N, n) on the z of every layer, by interval arithmetic."""
         values, found = [balls.enclosing_box()], {}
         for k, layer in self._layers.items():
+            _require_time(until)
             if k in self._affine:
                 value = layer.affine([balls.center])
                 down, up = balls.range_of(str(k), self._affine[k])
@@ -178,10 +179,11 @@ class BoundedScore:
             earlier = {j: found[j] for j in range(1, k)}
             size = max(1, PASS_ENTRIES // max(1, len(lower) * self._widest_before(k)))
             for part in neurons.split(size):
-                _require_time(until)
-                rows = torch.eye(layer.width, dtype=torch.float64, device=self.device)[part]
-                least = self._bound(balls, k, rows, earlier)
-                most = -self._bound(balls, k, -rows, earlier)
+                # One row of a unit matrix each; the whole of it may take a gigabyte.
+                rows = torch.zeros(len(part), layer.width, dtype=torch.float64, device=self.device)
+                rows[torch.arange(len(part)), part] = 1.0
+                least = self._bound(balls, k, rows, earlier, until=until)
+                most = -self._bound(balls, k, -rows, earlier, until=until)
                 lower[:, part] = torch.maximum(lower[:, part], least)
                 upper[:, part] = torch.minimum(upper[:, part], most)
             found[k] = (lower, torch.maximum(lower, upper))
@@ -190,10 +192,16 @@ class BoundedScore:
     def _widest_before(self, k: int) -> int:
         return max(self.dim, *(self._layers[j].width for j in range(1, k + 1)))
 
-    def _backward(self, balls: Balls, inner: Bounds, slopes: dict[int, Tensor] | None = None) -> Tensor:
+    def _backward(
+        self,
+        balls: Balls,
+        inner: Bounds,
+        slopes: dict[int, Tensor] | None = None,
+        until: float | None = None,
+    ) -> Tensor:
         """CROWN's bound (N, M) of the outputs, given bounds on the z of every inner layer."""
         outputs = torch.eye(self._layers[self._output].width, dtype=torch.float64, device=self.device)
-        return self._bound(balls, self._output, outputs, inner, slopes)
+        return self._bound(balls, self._output, outputs, inner, slopes, until)
 
     def _bound(
         self,
@@ -202,6 +210,7 @@ class BoundedScore:
         rows: Tensor,
         inner: Bounds,
         slopes: dict[int, Tensor] | None = None,
+        until: float | None = None,
     ) -> Tensor:
         """Lower bounds (N, S) of rows . z_k, rows (S, n_k), by linear bounds passed back to the input."""
         constant = (rows @ self._layers[k].bias).expand(len(balls.center), -1)
@@ -210,6 +219,7 @@ class BoundedScore:
         for j in range(k - 1, 0, -1):
             if j not in pending:
                 continue
+            _require_time(until)
             around = self._lines(j, inner[j], slopes)
             coefficients = pending.pop(j)
             up, down = coefficients.clamp(min=0), coefficients.clamp(max=0)
@@ -258,9 +268,10 @@ class BoundedScore:
         optimizer = torch.optim.Adam(slopes.values(), lr=settings.learning_rate)
         target = torch.full_like(best[:, 0], torch.inf) if enough is None else enough
         for _ in range(settings.steps):
-            if until is not None and time.monotonic() > until:
+            try:
+                lower = self._backward(balls, inner, slopes, until)
+            except OutOfTimeError:
                 break  # the best so far holds
-            lower = self._backward(balls, inner, slopes)
             # An input that has reached its target is frozen, so that its bound does not depend on the others'.
             done = (best.amin(dim=1) > target)[:, None]
             best = torch.where(done, best, torch.maximum(best, lower.detach()))

@@ -79,11 +79,21 @@ def requests(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Dat
     }
 
 
-def print_account(asked: Iterable[DataRequest]) -> None:
-    """Print what was made of each table: its split, its columns, what is fixed."""
+def print_account(asked: Iterable[DataRequest], against_all: Sequence[str] = ()) -> None:
+    """Print what was made of each table: its split, its columns, what is fixed.
+
+    against_all: titles of methods that certify against changes of fixed columns too.
+    """
     for request in asked:
         if request.table is not None or request.immutable:
-            print("\n".join(cached_dataset(request).account), flush=True)
+            data = cached_dataset(request)
+            print("\n".join(data.account), flush=True)
+            if data.mutable is not None and against_all:
+                print(
+                    f"Against changes of every column, fixed ones too (radii hold, and are smaller than they could "
+                    f"be): {', '.join(against_all)}",
+                    flush=True,
+                )
 
 
 def _table(options: argparse.Namespace, path: Path) -> TableOptions:

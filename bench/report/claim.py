@@ -7,7 +7,8 @@ inputs. Only certificates of the free domain, at one operating point, and of met
 (:mod:`bench.report.tables.chance`) take part. FCNN appears twice: with the closed form alone, as published, and
 refined.
 
-``python -m bench.claim OUT`` writes ``claim.csv`` and ``claim.md`` into a finished run; a run writes them itself.
+``python -m bench.claim OUT`` writes ``claim.csv``, ``claim.md`` and ``claim.tex`` into a finished run; a run writes
+them itself.
 """
 
 import math
@@ -23,8 +24,9 @@ from bench.basics.files import write_atomic
 from bench.basics.seeds import derive_seed
 from bench.calibration import shown_point
 from bench.contract import NORMS, Outcome
-from bench.kept.store import CLAIM, CLAIM_TEXT, Store
+from bench.kept.store import CLAIM, CLAIM_LATEX, CLAIM_TEXT, Store
 from bench.report.tables.chance import near_chance
+from bench.report.tables.latex import markdown_latex
 from bench.report.tables.notes import run_notes
 from bench.report.tables.summary import floor_digits
 
@@ -198,11 +200,12 @@ def _cell(entry: Any, methods: Mapping[str, Mapping[str, Any]]) -> str:
     radii = f"{floor_digits(entry.fcnn_radius, 3):g} / {floor_digits(entry.competitor_radius, 3):g}"
     title = facts.get("title") or entry.competitor
     band = f"{entry.factor_lower:.2g} to {entry.factor_upper:.2g}"
-    return f"**{entry.factor:.2g}** ({radii}, {title}{mark}; {band})"
+    factor = f"{floor_digits(entry.factor, 2):g}"  # cut, as everywhere that it is shown
+    return f"**{factor}** ({radii}, {title}{mark}; {band})"
 
 
 def write_claim(out: Path) -> pd.DataFrame:
-    """Write claim.csv and claim.md into a finished run's folder; nothing where there is no one to compare with.
+    """Write the claim into a finished run's folder, three files; nothing where there is no one to compare with.
 
     Raises UsageError if ``out`` is not the output folder of a finished run.
     """
@@ -215,5 +218,7 @@ def write_claim(out: Path) -> pd.DataFrame:
         if notes := run_notes(configuration):
             heading += f" ({'; '.join(notes)})"
         Store(out).write_table(CLAIM, claim)
-        write_atomic(out / CLAIM_TEXT, claim_text(claim, run["methods"], heading, left_out).encode())
+        text = claim_text(claim, run["methods"], heading, left_out)
+        write_atomic(out / CLAIM_TEXT, text.encode())
+        write_atomic(out / CLAIM_LATEX, markdown_latex(text).encode())
     return claim

@@ -15,6 +15,7 @@ from bench.kept.store import (
     CURVES,
     ORIGINAL_UNITS,
     SUMMARY,
+    SUMMARY_LATEX,
     TABLE_COLUMNS,
     CellFolder,
     Store,
@@ -23,6 +24,7 @@ from bench.report.claim import write_claim
 from bench.report.figures.run_figures import draw_run
 from bench.report.page import write_report
 from bench.report.tables.curves import certified_curves, envelopes
+from bench.report.tables.latex import summary_latex
 from bench.report.tables.notes import run_notes
 from bench.report.tables.original_units import (
     columns_table,
@@ -84,6 +86,7 @@ def finish_cells(
     store.write_table(CURVES, pd.concat([curves, envelopes(curves, families)], ignore_index=True))
     summary = summarise(radii, predictions, configuration.get("radii"))
     store.write_table(SUMMARY, summary)
+    write_atomic(store.out / SUMMARY_LATEX, summary_latex(summary).encode())
     if table is not None:
         store.write_table(TABLE_COLUMNS, columns_table(table))
         store.write_table(ORIGINAL_UNITS, in_original_units(summary, table))
@@ -117,7 +120,7 @@ def method_metadata(suite: Suite) -> dict[str, dict[str, Any]]:
 def closing_lines(out: Path, report: Path, figures: Sequence[Path]) -> str:
     """Where everything is."""
     lines = [
-        f"Rows, curves and summary: {out}/radii.parquet, {out}/curves.csv, {out}/summary.csv",
+        f"Rows, curves and summary: {out}/radii.parquet, {out}/curves.csv, {out}/summary.csv (.tex for LaTeX)",
         f"Report: {report}",
         "Figures:",
     ]

@@ -23,6 +23,7 @@ from bench.kept.store import (
     CANDIDATES,
     CELL,
     CLAIM,
+    CLAIM_LATEX,
     CLAIM_TEXT,
     CURVES,
     FIGURES,
@@ -32,6 +33,7 @@ from bench.kept.store import (
     ROC_TABLE,
     RUN,
     SUMMARY,
+    SUMMARY_LATEX,
     TABLE_COLUMNS,
     Store,
     read_verified,
@@ -45,12 +47,14 @@ TABLES = (
     PREDICTIONS,
     CURVES,
     SUMMARY,
+    SUMMARY_LATEX,
     ROC_TABLE,
     TABLE_COLUMNS,
     ORIGINAL_UNITS,
     RUN,
     CLAIM,
     CLAIM_TEXT,
+    CLAIM_LATEX,
 )
 MADE = (*TABLES, CANDIDATES, "report.html")
 # What the report shows, but another command writes.
