@@ -31,7 +31,8 @@ from bench.kept.store import (
 )
 
 RESULTS = Path(__file__).parent.parent / "results"
-MAX_BYTES = 40 * 2**20
+# What one run may add to the repository, and what all of them may take together.
+MAX_BYTES, MAX_TOTAL_BYTES = 20 * 2**20, 80 * 2**20
 TABLES = (RADII, PREDICTIONS, CURVES, SUMMARY, RUN)
 EXPERIMENTS, ROWS = "experiments", "rows.csv"
 OPTIONAL = (
@@ -52,8 +53,8 @@ OPTIONAL = (
 def publish(out: Path, name: str, results: Path = RESULTS) -> Path:
     """Copy the run in ``out`` to ``results/name``, replacing what is there; return the new folder.
 
-    Raises UsageError for a folder that is no finished run, a run with failed cells, or one that would make the
-    results larger than 40 MB.
+    Raises UsageError for a folder that is no finished run, a run with failed cells, one of more than 20 MB, or one
+    that would make the results larger than 80 MB.
     """
     run, _, _ = Store(out).read_run()
     if run["outcomes"][Outcome.ERROR]:
@@ -68,16 +69,34 @@ def publish(out: Path, name: str, results: Path = RESULTS) -> Path:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
     _compress(draft / CURVES)
-    total = sum(
-        path.stat().st_size for path in results.rglob("*") if path.is_file() and folder not in path.parents
+    own, others = (
+        _size(draft),
+        {path.name: _size(path) for path in results.iterdir() if path not in (draft, folder)},
     )
-    if total > MAX_BYTES:
+    if own > MAX_BYTES:
         shutil.rmtree(draft)
         raise UsageError(
-            f"results/ would hold {total:,} bytes: at most {MAX_BYTES:,} are allowed, remove some first"
+            f"{str(out)!r} has {_mb(own)} of tables and figures: at most {_mb(MAX_BYTES)} are published"
+        )
+    if own + sum(others.values()) > MAX_TOTAL_BYTES:
+        shutil.rmtree(draft)
+        largest = sorted(others, key=others.get, reverse=True)[:3]
+        raise UsageError(
+            f"{str(results)!r} would hold {_mb(own + sum(others.values()))}: at most {_mb(MAX_TOTAL_BYTES)} are "
+            f"allowed. Largest: {', '.join(f'{name} ({_mb(others[name])})' for name in largest)}; remove one of them, "
+            f"or publish over an old run by its name"
         )
     shutil.rmtree(folder, ignore_errors=True)
     return draft.rename(folder)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(part.stat().st_size for part in (path, *path.rglob("*")) if part.is_file())
+
+
+def _mb(size: int) -> str:
+    return f"{size / 2**20:.1f} MB"
 
 
 def _compress(path: Path) -> None:

@@ -8,7 +8,6 @@ from bench.basics.seeds import derive_seed
 from bench.data.raw import RawData
 
 TEST_SHARE = 0.3
-SCIKIT_LEARN = "scikit-learn (embedded)"
 
 
 def digits_38() -> RawData:
@@ -61,4 +60,4 @@ def _with_fixed_test_split(
     members = [rng.permutation(np.flatnonzero(y == label)) for label in np.unique(y)]
     test = np.sort(np.concatenate([rows[: round(TEST_SHARE * len(rows))] for rows in members]))
     train = np.setdiff1d(np.arange(len(y)), test)
-    return RawData(x[train], y[train], x[test], y[test], classes, SCIKIT_LEARN, **rest)
+    return RawData(x[train], y[train], x[test], y[test], classes, f"{name} (embedded)", **rest)

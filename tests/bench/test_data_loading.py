@@ -266,3 +266,8 @@ def test_registered_data_sets_that_fail_are_named(registered, name, parts):
     with pytest.raises(UsageError) as error:
         load_dataset(name)
     assert all(part in line(error) for part in parts)
+
+
+def test_a_class_that_an_embedded_set_does_not_have_names_the_set():
+    with pytest.raises(UsageError, match=r"unknown class '9' of digits_38 \(embedded\).*: choose from 3, 8"):
+        load_dataset("digits_38", sensitive="9")

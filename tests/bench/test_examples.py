@@ -26,6 +26,27 @@ def test_the_malware_example_runs_from_start_to_finish():
     assert "A simple attack evades" in found.stdout
 
 
+@pytest.mark.slow
+def test_the_notebook_runs_from_start_to_figure_and_keeps_no_output(tmp_path, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    path = EXAMPLES / "breast_cancer.ipynb"
+    stored = nbformat.read(path, as_version=4)
+    nbformat.validate(stored)
+    code = [cell for cell in stored.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent))
+    NotebookClient(
+        stored, timeout=900, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    said = "".join(output.get("text", "") for cell in code for output in cell.outputs)
+    assert (
+        "malignant found: 9" in said and "at 0.999 times the radius the attack fools the model on 0%" in said
+    )
+    assert any("image/png" in output.get("data", {}) for cell in code for output in cell.outputs)
+
+
 SUITE = """
 datasets = ["circles"]
 norms = ["linf"]

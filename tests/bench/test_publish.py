@@ -49,8 +49,18 @@ def test_what_is_no_finished_run_is_refused(tmp_path):
 
 
 def test_results_stay_small(finished, tmp_path):
-    with (tmp_path / "large.bin").open("wb") as file:
-        file.truncate(40 * 2**20)
-    with pytest.raises(UsageError, match="at most"):
+    (tmp_path / "old").mkdir()
+    with (tmp_path / "old" / "large.bin").open("wb") as file:
+        file.truncate(80 * 2**20)
+    with pytest.raises(UsageError, match=r"at most 80.0 MB are allowed. Largest: old \(80.0 MB\); remove"):
         publish(finished, "small", tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["large.bin"]
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    publish(finished, "old", tmp_path)  # in its place
+    assert not (tmp_path / "old" / "large.bin").exists()
+
+
+def test_one_run_stays_small(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.publish.MAX_BYTES", 1000)
+    with pytest.raises(UsageError, match="tables and figures: at most"):
+        publish(finished, "small", tmp_path)
+    assert not list(tmp_path.iterdir())
