@@ -21,6 +21,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext, ForkServerProcess
 from pathlib import Path
 
+from tqdm import tqdm
+
 from bench.basics.files import remove_temporaries
 from bench.contract import Outcome
 from bench.data.request import cached_dataset
@@ -160,6 +162,8 @@ def _work(results: Connection, job: CellJob, device: str) -> None:
     """What the process of a cell does."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the process that watches decides
+    # tqdm's own lock is one between processes, a semaphore that would be left over when this one is killed.
+    tqdm.set_lock(threading.RLock())
     threading.Thread(target=_die_with_parent, daemon=True).start()
     log_path = job.folder.path / LOG_FILE
     with _log_file(log_path) as log, logging_to(log):
