@@ -27,6 +27,7 @@ from bench.kept.store import (
     RUN,
     SUMMARY,
     SUMMARY_LATEX,
+    VALIDATION,
     Store,
 )
 
@@ -37,12 +38,12 @@ TABLES = (RADII, PREDICTIONS, CURVES, SUMMARY, RUN)
 EXPERIMENTS, ROWS = "experiments", "rows.csv"
 OPTIONAL = (
     ROC_TABLE,
+    VALIDATION,
     CLAIM,
     CLAIM_TEXT,
     CLAIM_LATEX,
     SUMMARY_LATEX,
     "report.html",
-    "radii.csv.gz",
     CANDIDATES,
     "falsify.csv",
     "bracket.csv",

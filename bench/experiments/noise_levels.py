@@ -18,6 +18,7 @@ from bench.experiments._shared import (
     experiment_command,
     run_as_suite,
 )
+from bench.report.figures.identity import family_color, shade
 from bench.report.figures.line_styles import NORM_SYMBOLS, log_axis
 
 EXPERIMENT = Experiment(
@@ -29,8 +30,12 @@ BASE = {"mnist_38": 0.75, "fashion_mnist_shirts": 0.75, "cifar10_catsdogs": 0.75
 REDUCED_DATASETS = ("mnist_38",)
 TIMES = (1, 2, 3, 4)
 KINDS = {"gaussian": "Gaussian", "laplace": "Laplace", "uniform": "uniform", "splitting": "splitting"}
-# From light to dark with the level, and told apart by dashes without colour.
-LOOK = {1: ("#E69F00", "-"), 2: ("#56B4E9", "--"), 3: ("#D55E00", "-."), 4: ("#000000", ":")}
+# Shades of the family's colour, from light to dark with the level, and told apart by dashes without colour.
+SMOOTHING = family_color("smoothing")
+LOOK = {
+    times: (shade(SMOOTHING, share), dashes)
+    for times, share, dashes in ((1, 0.5, "-"), (2, 0.1, "--"), (3, -0.35, "-."), (4, -0.75, ":"))
+}
 FULL_TRAINING = {
     "epochs": 60,
     "batch_size": 64,

@@ -57,6 +57,13 @@ CURVES = "curves.csv"
 SUMMARY = "summary.csv"
 SUMMARY_LATEX = "summary.tex"
 ROC_TABLE = "roc.csv"
+VALIDATION = "validation.csv"
+# By what figures choose between methods, as test data must not: median certified radius of a few sensitive validation
+# inputs (``inputs``) under a coarse ``certificate`` (see bench.running.validation). It ranks methods and is no result.
+VALIDATION_COLUMNS = (
+    *("dataset", "method", "norm", "operating_point", "seed"),
+    *("certificate", "inputs", "median_radius"),
+)
 # Of a table: its columns, and the radii in their units.
 TABLE_COLUMNS = "columns.csv"
 ORIGINAL_UNITS = "original_units.csv"
@@ -269,6 +276,27 @@ class Store:
         merged = _stack([cell.read_roc() for cell in cells], no_roc())
         return merged.sort_values(ROC_KEY, kind="stable", ignore_index=True)
 
+    def write_validation(self, cells: Iterable[CellFolder]) -> None:
+        """Write validation.csv of these finished cells; none is left where no cell has measures (older ones do not)."""
+        rows = [row for cell in cells for row in cell.record()["meta"].get("validation", [])]
+        if rows:
+            self.write_table(VALIDATION, _validation_table(rows))
+        else:
+            (self.out / VALIDATION).unlink(missing_ok=True)
+
+    def read_validation(self) -> pd.DataFrame:
+        """Return validation.csv, no rows where the run has none; raise UsageError if it cannot be read."""
+        path = self.out / VALIDATION
+        if not path.exists():
+            return _validation_table([])
+        try:
+            names = dict.fromkeys(VALIDATION_COLUMNS[:4], str)
+            return pd.read_csv(path, dtype=names, keep_default_na=False)[list(VALIDATION_COLUMNS)]
+        except (OSError, ValueError, KeyError) as error:
+            raise UsageError(
+                f"{str(path)!r} cannot be read ({' '.join(str(error).split())}): run python -m bench.compare again"
+            ) from error
+
     def write_roc(self, table: pd.DataFrame) -> None:
         """Write roc.csv; none is left where no method of the run certifies at other thresholds."""
         if len(table):
@@ -296,7 +324,7 @@ class Store:
     def write_run(self, record: Mapping[str, Any]) -> None:
         """Write run.json, the last file of a run, with the checksums of the tables beside it."""
         files = {}
-        for name in (RADII, PREDICTIONS, CURVES, SUMMARY, ROC_TABLE):
+        for name in (RADII, PREDICTIONS, CURVES, SUMMARY, ROC_TABLE, VALIDATION):
             if (self.out / name).exists():
                 data = (self.out / name).read_bytes()
                 files[name] = {"bytes": len(data), "sha256": checksum(data)}
@@ -322,6 +350,13 @@ class Store:
                 f"{str(self.out / name)!r} {error}: run python -m bench.compare again with the same "
                 "arguments, finished cells are not computed twice"
             ) from error
+
+
+def _validation_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the measures of all cells as a table in canonical order."""
+    table = pd.DataFrame([dict(row) for row in rows], columns=list(VALIDATION_COLUMNS))
+    table["median_radius"] = table["median_radius"].astype(float)  # JSON has infinity as text
+    return table.sort_values(list(VALIDATION_COLUMNS[:5]), kind="stable", ignore_index=True)
 
 
 def _pack(state: Mapping[str, Tensor]) -> bytes:

@@ -11,18 +11,22 @@ import pandas as pd
 from bench.calibration import BALANCED, GIVEN, shown_point
 from bench.contract import NORMS, Outcome
 from bench.kept.points import POINT, points_in_order, with_points
-from bench.kept.rows import CURVE_KEY
-from bench.kept.store import CANDIDATES
+from bench.kept.rows import CURVE_KEY, LINE
+from bench.kept.store import CANDIDATES, ORIGINAL_UNITS, Store
+from bench.report.figures.identity import family_and_slot
+from bench.report.figures.leaders import leaders
 from bench.report.figures.line_styles import CurveId, LineStyle, curve_title, legend_styles
 from bench.report.packing import packed, steps
 from bench.report.pictures import Pictures
 from bench.report.tables.curves import certified_curves
 from bench.report.tables.notes import run_notes
 from bench.report.tables.summary import named_radii, summarise
+from bench.report.verdict import claim_of, verdict
 
 # Together at most 1.6 MB of the page; of more, neighbouring radii share the smallest of them.
 MAX_RADII = 150_000
-LINE = 2.0
+LINE_WIDTH = 2.0
+OURS = "feature_convex"
 SYMBOLS = {
     "o": "circle",
     "s": "square",
@@ -44,7 +48,10 @@ SHOWN_NUMBERS = (
     "mean_radius",
     "median_radius",
     "seconds_per_certificate",
+    "norms_in_call",
 )
+# Of more curves than this, those that lead their family in a norm are shown first, the others on request.
+CROWDED = 8
 
 
 def report_content(
@@ -56,7 +63,7 @@ def report_content(
     null and an infinite one the string "Infinity". Radii are exact: base64 of float64, see :mod:`packing`.
     """
     configuration = run["configuration"]
-    datasets = []
+    datasets, opening = [], {}
     if len(radii):
         radii = with_bracket(radii, out)
         tables = {
@@ -64,9 +71,12 @@ def report_content(
             "curves": certified_curves(radii),
             "summary": summarise(radii, predictions),
             "attacked": attacks(out),
+            "validation": Store(out).read_validation(),
         }
         limit = radii_limit(radii)
         points = points_in_order(configuration, radii[POINT])
+        claim = claim_of(out, run, radii, predictions)
+        opening = verdict(run, radii, predictions, claim, tables["attacked"], points)
         for name in dict.fromkeys([*configuration.get("datasets", []), *radii["dataset"]]):
             for point in points:
                 mine = {
@@ -78,7 +88,9 @@ def report_content(
     return {
         "title": str(configuration.get("title") or configuration.get("name") or "Comparison"),
         "notes": run_notes(configuration),
-        "candidates": candidates(out),
+        "verdict": opening,
+        "units": text_table(out / ORIGINAL_UNITS),
+        "candidates": text_table(out / CANDIDATES),
         "outcomes": run["outcomes"],
         "advice": {str(outcome): outcome.advice for outcome in Outcome},
         "record": {
@@ -90,10 +102,10 @@ def report_content(
     }
 
 
-def candidates(out: Path) -> dict[str, Any]:
-    """Return what tuning tried, a list of columns and one of rows as text; empty where the run was not tuned."""
+def text_table(path: Path) -> dict[str, Any]:
+    """Return a CSV file beside the page as a list of columns and one of rows of text; empty where there is none."""
     try:
-        table = pd.read_csv(out / CANDIDATES, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError):
         return {"columns": [], "rows": []}
     return {"columns": list(table.columns), "rows": table.to_numpy().tolist()}
@@ -149,9 +161,11 @@ def _dataset(
     panels = {norm: radii[radii["norm"] == norm] for norm in norms}
     grids = {norm: tables["curves"].loc[tables["curves"]["norm"] == norm, "radius"] for norm in norms}
     styles = legend_styles(summary, methods)
+    first = leaders(summary, methods, tables["validation"])
+    leading = {tuple(key) for key in first[LINE].to_numpy().tolist()}
     curves = []
     for key, style in styles.items():
-        mine = {what: _rows_of(table, key) for what, table in tables.items()}
+        mine = {what: _rows_of(table, key) for what, table in tables.items() if what != "validation"}
         curves.append(
             {
                 "method": key[0],
@@ -159,6 +173,8 @@ def _dataset(
                 "domain": key[2],
                 "title": curve_title(key, styles, methods),
                 **_look(style),
+                "ours": family_and_slot(key[0], methods)[0] == OURS,
+                "shown": key in leading or len(styles) <= CROWDED or not leading,
                 "norms": {
                     norm: _line({what: table[table["norm"] == norm] for what, table in mine.items()}, limit)
                     | {"ends": pictures.ends(mine["radii"][mine["radii"]["norm"] == norm])}
@@ -171,6 +187,7 @@ def _dataset(
         "name": name if point in (BALANCED, GIVEN) else f"{name}, {shown_point(point)}",
         "dataset": name,
         "operating_point": point,
+        "point": shown_point(point),
         "norms": norms,
         "grids": {norm: sorted(set(grid)) for norm, grid in grids.items()},
         "named": {norm: list(named_radii(named, name, norm, panels[norm])) for norm in norms},
@@ -187,7 +204,9 @@ def _rows_of(table: pd.DataFrame, key: CurveId) -> pd.DataFrame:
 
 
 def _look(style: LineStyle) -> dict[str, Any]:
-    dashes = "solid" if style.dashes == "-" else ",".join(f"{LINE * part:g}px" for part in style.dashes[1])
+    dashes = (
+        "solid" if style.dashes == "-" else ",".join(f"{LINE_WIDTH * part:g}px" for part in style.dashes[1])
+    )
     return {
         "color": [round(255 * channel) for channel in style.color],
         "dash": dashes,

@@ -91,6 +91,7 @@ def finish_cells(
         store.write_table(TABLE_COLUMNS, columns_table(table))
         store.write_table(ORIGINAL_UNITS, in_original_units(summary, table))
     store.write_roc(roc_table(store.merge_roc(cells), radii, configuration.get("radii") or {}))
+    store.write_validation(cells)
     store.write_run({**run_record(configuration, methods, radii, clock), "costs": costs_of(cells)})
     write_claim(store.out)
     figures = draw_run(store.out)

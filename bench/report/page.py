@@ -2,7 +2,8 @@
 
 The charts are drawn by Plotly (MIT licence), the only large charting library that ships its whole script in a package
 on PyPI, so that installing the suite is enough. Uncompressed it would fill the page (4.8 MB); compressed it takes
-2 MB, and every browser since 2023 can unpack it. The page may load nothing (its content security policy says so) and
+2 MB, and every browser since 2023 can unpack it, and the data as well.
+The page may load nothing (its content security policy says so) and
 runs two scripts only, named by their checksums; names and reasons from the run are shown as text, never as markup.
 """
 
@@ -19,22 +20,24 @@ import pandas as pd
 
 from bench.basics.errors import UsageError
 from bench.basics.files import write_atomic
-from bench.kept.store import Store
+from bench.kept.store import RADII, Store
 from bench.report.adversarial import find_adversarials
 from bench.report.content import report_content
 from bench.report.pictures import Pictures
 
 REPORT = "report.html"
-ROWS = "radii.csv.gz"
-MAX_BYTES = 6_000_000
+# Rows that would make the page larger by more than this stay beside it.
+MAX_ROWS_BYTES = 200_000
 SCRIPTS = (
     "values.js",
     "elements.js",
     "charts.js",
     "tables.js",
     "inputs.js",
+    "verdict.js",
     "sections.js",
     "about.js",
+    "address.js",
     "page.js",
 )
 
@@ -44,7 +47,7 @@ def write_report(out: Path, data_dir: Path | None = None, attack: bool = False) 
 
     data_dir: where the run's data sets are, for their images; what cannot be loaded is named on the page.
     attack: look for adversarial examples near the shown inputs first, and keep them in OUT/adversarial.
-    Rows that do not fit into the page (6 MB) are written beside it, to radii.csv.gz.
+    The rows are in the page if they are few; many stay in radii.parquet beside it, and the page says so.
     Raises UsageError if ``out`` is no finished run or is damaged, OSError if it cannot be written to.
     """
     run, radii, predictions = Store(out).read_run()
@@ -53,11 +56,9 @@ def write_report(out: Path, data_dir: Path | None = None, attack: bool = False) 
         find_adversarials(out, run, radii, data_dir)
     pictures = Pictures(out, data_dir, run["configuration"])
     content = report_content(out, run, radii, predictions, pictures)
-    rows = _packed_rows(radii)
-    page = _page(content, library, base64.b64encode(rows).decode())
-    if len(page) > MAX_BYTES:
-        write_atomic(out / ROWS, rows)
-        page = _page({**content, "rows_beside": ROWS}, library, "")
+    rows = base64.b64encode(_packed_rows(radii)).decode()
+    beside = len(rows) > MAX_ROWS_BYTES
+    page = _page({**content, "rows_beside": RADII if beside else ""}, library, "" if beside else rows)
     write_atomic(out / REPORT, page)
     return out / REPORT
 
@@ -70,8 +71,8 @@ def _page(content: dict[str, Any], library: str, rows: str) -> bytes:
         "style": static.joinpath("report.css").read_text(encoding="utf-8"),
         "policy": f"'{_source_hash(script)}' '{_source_hash(library)}'",
         "script": script,
-        "data": embedded_json(content),
-        "library": base64.b64encode(gzip.compress(library.encode(), mtime=0)).decode(),
+        "data": _zipped(json.dumps(content, allow_nan=False, separators=(",", ":"))),
+        "library": _zipped(library),
         "rows": rows,
     }
     page = static.joinpath("report.html").read_text(encoding="utf-8")
@@ -84,10 +85,8 @@ def _page(content: dict[str, Any], library: str, rows: str) -> bytes:
     return "".join(filled).encode()
 
 
-def embedded_json(value: Any) -> str:
-    """Return JSON that cannot end the script element it stands in, whatever names are in it."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+def _zipped(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def _library() -> str:

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 import pandas as pd
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from bench.basics.files import plain
@@ -17,12 +18,15 @@ from bench.data import Dataset
 from bench.data.request import DataRequest, cached_dataset
 from bench.kept.roc import no_roc
 from bench.kept.store import CellFolder
+from bench.running.batch_runner import Clock
 from bench.running.evaluate import CellResult, evaluate, failed
 from bench.running.parts import Parts
 from bench.running.plan import CellPlan, Scratch
 from bench.running.status import StatusFile
+from bench.running.validation import validation_measures
 from bench.suites.suite import MethodEntry
 
+LOG = logging.getLogger(__name__)
 CHECKPOINT = "training.pt"
 STATUS = "status.txt"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -95,7 +99,21 @@ Engine = Callable[[Sequence[CellJob], Watch], Iterator[tuple[CellJob, CellOutcom
 def compute_cell(job: CellJob, data: Dataset, device: str, scratch: Scratch) -> CellOutcome:
     """Evaluate one cell; whatever a method raises becomes ``error`` rows with the reason."""
     method = job.method(device)
-    return _outcome(job, method, evaluate(method, data, job.plan, scratch, job.threads))
+    result = evaluate(method, data, job.plan, scratch, job.threads)
+    return _outcome(job, method, result, _measures(job, method, data, result) if result.calibrations else ())
+
+
+def _measures(job: CellJob, method: Method, data: Dataset, result: CellResult) -> list[dict[str, Any]]:
+    """Return what figures choose by, nothing where it fails: no row of the cell depends on it."""
+    tested = result.radii["index"].nunique()
+    with Clock(method.device) as clock, threadpool_limits(job.threads):
+        try:
+            found = validation_measures(method, data, job.plan, result.calibrations, tested)
+        except Exception:
+            LOG.exception("%s has no validation measure", job.label)
+            found = []
+    result.seconds["validate"] = clock.seconds
+    return found
 
 
 def failed_cell(job: CellJob, failure: Failure) -> CellOutcome:
@@ -105,7 +123,9 @@ def failed_cell(job: CellJob, failure: Failure) -> CellOutcome:
     return _outcome(job, method, result)
 
 
-def _outcome(job: CellJob, method: Method, result: CellResult) -> CellOutcome:
+def _outcome(
+    job: CellJob, method: Method, result: CellResult, measures: Sequence[Mapping[str, Any]] = ()
+) -> CellOutcome:
     meta = {
         "method": job.entry.method,
         "title": job.entry.title or method.title,
@@ -114,6 +134,7 @@ def _outcome(job: CellJob, method: Method, result: CellResult) -> CellOutcome:
         "seconds": result.seconds,
         "errors": result.errors,
         "operating_points": {point.point: point for point in result.calibrations},
+        "validation": measures,
     }
     state = {name: tensor.detach().cpu() for name, tensor in result.state.items()}
     return CellOutcome(result.radii, result.predictions, state, plain(meta), result.roc, tuple(result.errors))

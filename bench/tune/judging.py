@@ -1,19 +1,18 @@
 """How good a candidate is: certified radii of validation inputs at the operating points. No test data comes here."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bench.basics.seeds import derive_seed
-from bench.basics.settings import from_table, merged
 from bench.calibration import OperatingPoint
 from bench.contract import Curve, Method, Outcome, TrainingData
 from bench.data import Dataset
+from bench.running.validation import cheapest_curve
 
 # A radius that is infinite counts as this.
 LARGEST = 1e9
@@ -125,12 +124,6 @@ class Judge:
         }
 
 
-def cheapest_curve(method: Method) -> Curve:
-    """Return the certificate that judges: the first that holds anywhere, else the first."""
-    curves = list(method.curves())
-    return next((curve for curve in curves if curve.domain == "free"), curves[0])
-
-
 def judged_inputs(data: Dataset, count: int) -> np.ndarray:
     """Return which validation inputs judge: all for 0, else so many, half of each class where it has that many."""
     if not count or count >= len(data.y_val):
@@ -141,19 +134,6 @@ def judged_inputs(data: Dataset, count: int) -> np.ndarray:
     larger = max(classes, key=len)
     chosen = [rng.choice(each, count - fewer if each is larger else fewer, replace=False) for each in classes]
     return np.sort(np.concatenate(chosen))
-
-
-def judged_twin(
-    method: Method, table: Mapping[str, Any], judging: Mapping[str, Any], shape: tuple[int, ...]
-) -> Method:
-    """Return the method as it stands, even in the middle of its training, with the settings of judging laid over it."""
-    settings = from_table(type(method).Settings, merged(table, judging), f"settings of {method.name!r}")
-    twin = type(method)(settings, method.device)
-    twin.mutable = method.mutable
-    twin.build(shape, seed=0)
-    twin.load_state({name: tensor.detach().clone() for name, tensor in method.state().items()})
-    twin.model.eval()
-    return twin
 
 
 def training_data(data: Dataset, device: torch.device) -> TrainingData:

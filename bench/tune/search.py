@@ -22,9 +22,10 @@ from bench.contract import NORMS, FitContext, Method
 from bench.data import Dataset
 from bench.running.code_version import code_version
 from bench.running.evaluate import describe
+from bench.running.validation import judged_twin
 from bench.suites.suite import MethodEntry
 from bench.tune.budget import MILESTONES, StepTimer, Stopwatch, TimeLimit, seconds_of
-from bench.tune.judging import Judge, Verdict, as_table, judged_inputs, judged_twin, training_data
+from bench.tune.judging import Judge, Verdict, as_table, judged_inputs, training_data
 from bench.tune.moves import SHORT_AT_MOST, Candidate, Game, Move
 from bench.tune.record import Record, known
 from bench.tune.values import Scales, guess, offered, place, suggested
@@ -201,7 +202,7 @@ class _Attempt:
         if self.move.kind != "longest":
             meant = max(self.move.seconds, (epochs or 0) * self.known.get("cost", 0.0))
             left = min(left, OVERRUN * meant)
-        limit = TimeLimit(self.stopwatch, left, self._milestone(method, settings), MILESTONES, self._note)
+        limit = TimeLimit(self.stopwatch, left, self._milestone(method), MILESTONES, self._note)
         context = FitContext(self.search.task.seed_for("fit"), self._checkpoint())
         started = self.stopwatch.seconds
         with self.stopwatch.running(), watched(limit):
@@ -211,9 +212,7 @@ class _Attempt:
             self.known["cost"] = (self.stopwatch.seconds - started) / epochs
         if limit.cut and epochs:
             self._record_cut(settings, epochs, limit)
-        return self._judge(
-            method, settings, NORMS if self.move.kind == "default" else (self.search.task.norm,)
-        )
+        return self._judge(method, NORMS if self.move.kind == "default" else (self.search.task.norm,))
 
     def _record_cut(self, settings: dict[str, Any], epochs: int, limit: TimeLimit) -> None:
         """Note as its epochs those that a candidate got to, as these are what it was judged by."""
@@ -269,7 +268,7 @@ class _Attempt:
         ]
         return float(np.median(ratios)) if ratios else 1.0
 
-    def _milestone(self, method: Method, settings: Mapping[str, Any]) -> Callable[[int], None]:
+    def _milestone(self, method: Method) -> Callable[[int], None]:
         """Return what judges the network on its way, and ends the candidate if it is hopeless."""
 
         def judge(number: int) -> None:
@@ -279,7 +278,7 @@ class _Attempt:
                 return
             norm = self.search.task.norm
             try:
-                verdicts = self._judge(method, settings, (norm,))
+                verdicts = self._judge(method, (norm,))
             except (
                 ValueError
             ):  # a network that is certified only once it is trained: l∞-distances are relaxed till then
@@ -290,14 +289,11 @@ class _Attempt:
 
         return judge
 
-    def _judge(
-        self, method: Method, settings: Mapping[str, Any], norms: tuple[str, ...]
-    ) -> list[dict[str, Verdict]]:
+    def _judge(self, method: Method, norms: tuple[str, ...]) -> list[dict[str, Verdict]]:
         started = time.perf_counter()
         search = self.search
-        table = merged(search.task.table(), settings)
         with torch.random.fork_rng(devices=[search.device] if search.device.type == "cuda" else []):
-            twin = judged_twin(method, table, search.space.judging, search.shape)
+            twin = judged_twin(method, search.space.judging, search.shape)
             verdicts = search.judge.judge(twin, norms)
         self.judging += time.perf_counter() - started
         return verdicts

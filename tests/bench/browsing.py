@@ -66,7 +66,15 @@ def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 def section(browser: Browser, place: int = 0):
-    return browser.find_elements(By.CSS_SELECTOR, "main > section")[place]
+    """The part of one data set and operating point, brought to the front with all its folded parts open."""
+    shown = browser.find_elements(By.CSS_SELECTOR, "main > section")[place]
+    names = browser.find_elements(By.CSS_SELECTOR, "#toolbar select")
+    if names and not shown.is_displayed():
+        Select(names[0]).select_by_index(place)
+    browser.execute_script(
+        "arguments[0].querySelectorAll('details').forEach(part => part.open = true)", shown
+    )
+    return shown
 
 
 def press(scope, text: str) -> None:

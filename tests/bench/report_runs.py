@@ -14,6 +14,7 @@ NASTY = "<script>window.hacked = 1</script>&lt;b>%{x}"
 INPUTS = 30
 METHODS = {
     "fcnn": {
+        "method": "fcnn",
         "title": "Feature-convex network",
         "reference": "Pfrommer et al. 2023",
         "guarantee": "deterministic",

@@ -1,6 +1,6 @@
 """A method looks the same everywhere, and families are told apart by every kind of colour vision and in greyscale."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,33 @@ def test_families_are_told_apart_by_every_colour_vision(vision: str) -> None:
 def test_families_are_told_apart_in_greyscale() -> None:
     lightness = sorted(lab(color)[0] for color in FAMILIES.values())
     assert min(np.diff(lightness)) >= 7  # about three times what the eye just sees
+
+
+def main_shades() -> dict[str, list[tuple[float, float, float]]]:
+    """The shade of each of our methods' main curves, by family."""
+    found: dict[str, list] = {}
+    for name, cls in registered_methods().items():
+        if cls.__module__.startswith("bench."):
+            found.setdefault(cls.kind, []).append(shades(name, {}, main=True)[0])
+    return found
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_no_method_is_taken_for_one_of_another_family(vision: str) -> None:
+    for one, other in combinations(main_shades().values(), 2):
+        for mine, theirs in product(one, other):
+            assert np.linalg.norm(lab(mine, vision) - lab(theirs, vision)) >= 12, (mine, theirs)
+
+
+def test_the_two_blue_families_differ_in_lightness() -> None:
+    found = main_shades()
+    ours, others = ([lab(color)[0] for color in found[kind]] for kind in ("feature_convex", "lipschitz"))
+    assert max(ours) + 10 < min(others)
+    # No curve of them crosses over either, whichever shade a further certificate or entry gets.
+    ours, others = (
+        [lab(color)[0] for color in shades(name, {}, main=False)] for name in ("fcnn", "linf_distance")
+    )
+    assert max(ours) + 7 < min(others)
 
 
 def test_every_method_declares_its_family_and_a_slot_of_its_own() -> None:

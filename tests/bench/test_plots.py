@@ -196,7 +196,9 @@ def test_a_folder_without_a_run_is_bad_usage(tmp_path: Path, capsys: pytest.Capt
 def test_a_run_in_which_nothing_was_certified_still_says_so(tmp_path: Path) -> None:
     failed = rows("fcnn", "c", "l2", outcome="error", radius=NAN, predicted=NAN, seconds=0.0, reason="broken")
     run = {"configuration": {}, "methods": {}}
-    files = draw_figures(run, check_radii(failed), predictions_frame().iloc[:0], tmp_path)
+    files = draw_figures(
+        run, check_radii(failed), predictions_frame().iloc[:0], tmp_path, Store(tmp_path).read_validation()
+    )
     assert [path.suffix for path in files] == [".png", ".pdf"]  # no chart of seconds: nothing was timed
 
 
@@ -209,12 +211,18 @@ def test_panels_with_infinite_radii_only_are_drawn(tmp_path: Path) -> None:
     assert set(figure.axes[0].lines[0].get_ydata()) == {1.0}
 
 
-def test_seconds_are_drawn_per_norm(drawing: tuple) -> None:
+def test_seconds_are_drawn_per_call_and_only_equal_calls_look_equal(drawing: tuple) -> None:
     _, styles = drawing
     summary = summarise(radii_frame(), predictions_frame())
     ax = seconds_figure(summary, styles, "heading").axes[0]
     assert ax.get_yticklabels()[0].get_text() == "Gaussian smoothing"
     assert {value for line in ax.lines for value in line.get_xdata()} == {0.01}
+    assert len(ax.lines) == len(styles)  # norms of one call are one marker
+    one = summary["method"] == "fcnn"
+    figure = seconds_figure(summary.assign(norms_in_call=np.where(one, 1, 3)), styles, "heading")
+    markers = {line.get_marker() for line in figure.axes[0].lines}
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert markers == {"o", "^"} and labels == ["a call for one norm", "one call for 3 norms"]
 
 
 @pytest.mark.parametrize("limits", [(0.9, 1.2), (1e-2, 1.0), (1e-5, 1e3)])

@@ -5,7 +5,21 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from browsing import PHONE, By, Keys, drawn, fill, needs_browser, pick, press, section, show, table, until
+from browsing import (
+    DESK,
+    PHONE,
+    By,
+    Keys,
+    drawn,
+    fill,
+    needs_browser,
+    pick,
+    press,
+    section,
+    show,
+    table,
+    until,
+)
 from report_runs import NASTY, failed_rows, write_run
 
 from bench.kept.store import Store
@@ -168,9 +182,10 @@ def test_names_are_shown_as_they_are_written(report):
     assert section(report, 1).find_element(By.TAG_NAME, "h2").text == NASTY
     title = "Complete <b>verifier</b> <img src=x onerror=window.hacked=1>"
     assert title in table(section(report, 1))["Method"].tolist()
-    labels = report.find_element(By.CSS_SELECTOR, ".seconds .ytick:last-of-type").text
+    labels = section(report, 1).find_element(By.CSS_SELECTOR, ".seconds .ytick:last-of-type").text
     assert "<b>verifier</b>" in labels and "<img src=x" in labels
     assert not report.find_elements(By.CSS_SELECTOR, "img[onerror]")
+    report.execute_script("document.querySelectorAll('#foot details').forEach(part => part.open = true)")
     assert "</script><script>window.hacked = 1</script>" in report.find_element(By.ID, "foot").text
 
 
@@ -227,3 +242,63 @@ def test_a_run_that_came_to_nothing_says_so(browser, frames, tmp_path):
     assert ("30 ended in error" if frames else "no rows") in status
     assert browser.execute_script("return document.documentElement.scrollWidth") <= PHONE[0]
     assert browser.get_log("browser") == []
+
+
+def opened(report, shown: Path, fragment: str):
+    """The page at an address, as someone who was sent it sees it."""
+    report.get("about:blank")
+    report.get(f"{(shown / 'report.html').as_uri()}#{fragment}")
+    until(lambda: report.execute_script("return document.documentElement.dataset.ready"))
+    return report
+
+
+def test_what_is_shown_stands_in_the_address_and_a_link_opens_it(report, shown):
+    address = "return location.hash"
+    assert report.execute_script(address) == ""
+    bar = report.find_element(By.ID, "toolbar")
+    press(section(report).find_elements(By.CSS_SELECTOR, ".controls")[0], "ℓ∞")
+    pick(bar, "Data set", NASTY)
+    press(bar, "logarithmic")
+    press(section(report, 1), "Gaussian smoothing")
+    pick(section(report, 1).find_element(By.CSS_SELECTOR, ".controls.inputs"), "Method", "Gaussian smoothing")
+    until(lambda: "open=methods" in report.execute_script(address))
+    link = report.execute_script(address)
+    for part in ("data=", "norm=linf", "axis=log", "method=smoothing"):
+        assert part in link
+    opened(report, shown, link[1:])
+    assert report.find_elements(By.CSS_SELECTOR, "main > section")[1].is_displayed()
+    hidden = section(report, 1).find_elements(By.CSS_SELECTOR, ".legend [aria-pressed='false']")
+    assert [button.text for button in hidden] == ["Gaussian smoothing"]
+    assert report.execute_script("return document.querySelector('#toolbar input[value=log]').checked")
+    # What the page now says of itself is what it was asked for, folded parts included.
+    assert report.execute_script(address) == link
+
+
+def test_an_address_of_nothing_that_is_there_opens_the_first_view(report, shown):
+    opened(report, shown, "data=nothing&norm=l7&method=who&curves=none&axis=linear")
+    assert section(report).is_displayed() and drawn(report) == {}
+    opened(report, shown, "about")
+    assert section(report).is_displayed() and len(drawn(report)) == 5
+
+
+def test_the_page_opens_with_the_verdict_and_its_table_leads_to_the_curves(report, shown):
+    verdict = report.find_element(By.ID, "verdict")
+    assert "FCNN" in verdict.text and "were not attacked" in verdict.text
+    rows = table(verdict, "Who leads").set_index("Data set")
+    assert list(rows.columns) == ["ℓ₁", "ℓ₂", "ℓ∞"] and {"tiny", NASTY} <= set(rows.index)
+    report.execute_script("arguments[0].click()", verdict.find_elements(By.CSS_SELECTOR, "td.leader a")[-1])
+    until(lambda: "norm=l2" in report.execute_script("return location.hash"))
+    assert report.find_elements(By.CSS_SELECTOR, "main > section")[1].is_displayed()
+    assert verdict.location["y"] < report.find_element(By.CSS_SELECTOR, ".chart").location["y"]
+
+
+def test_details_are_folded_and_the_page_is_short(report, shown):
+    for size, screens in ((DESK, 3), (PHONE, 6)):
+        show(report, shown, size)
+        assert not report.find_elements(By.CSS_SELECTOR, "details[open]")
+        assert report.execute_script("return document.documentElement.scrollHeight") < screens * size[1]
+
+
+def test_pictures_stand_in_one_row(report):
+    cards = section(report).find_elements(By.CSS_SELECTOR, ".ends .card")
+    assert len(cards) == 8 and len({card.location["y"] for card in cards}) == 1

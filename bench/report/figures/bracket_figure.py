@@ -29,7 +29,7 @@ def bracket_figure(table: pd.DataFrame, titles: Mapping[str, str], heading: str)
     ends = {norm: _end(table[table["norm"] == norm]) for norm in norms}
     for row, (method, domain) in enumerate(lines):
         label = plain_text(titles.get(method, method)) + (" (box)" if domain == "box" else "")
-        axes[row, 0].set_ylabel(label, fontsize=7, rotation=0, ha="right", va="center")
+        axes[row, 0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
         for column, norm in enumerate(norms):
             mine = (table["method"] == method) & (table["domain"] == domain) & (table["norm"] == norm)
             _draw_bracket(axes[row, column], table[mine], ends[norm])
@@ -39,15 +39,15 @@ def bracket_figure(table: pd.DataFrame, titles: Mapping[str, str], heading: str)
         axes[0, column].set_xlim(0, ends[norm])
     axes[0, 0].set_ylim(0, 1.02)
     axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes[0, -1].legend(loc="upper right", fontsize=6)
+    axes[0, -1].legend(loc="upper right", fontsize=7)
     figure.suptitle(plain_text(heading), fontsize=10)
     return figure
 
 
 def _draw_bracket(ax: Axes, rows: pd.DataFrame, end: float) -> None:
-    ax.tick_params(labelsize=6)
+    ax.tick_params(labelsize=7)
     if not len(rows):
-        ax.text(0.5, 0.5, "not certified", transform=ax.transAxes, ha="center", fontsize=6, color="0.4")
+        ax.text(0.5, 0.5, "not certified", transform=ax.transAxes, ha="center", fontsize=7, color="0.4")
         return
     grid = np.unique(np.concatenate([[0.0, end], *_finite(rows)]))
     certified = shares(rows["certified"].to_numpy(), grid)

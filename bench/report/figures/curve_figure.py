@@ -1,4 +1,4 @@
-"""The main figure: certified accuracy over the radius, a panel for each norm, linear axis above logarithmic."""
+"""The full figure: certified accuracy over the radius of every curve, by norm; linear axis above logarithmic."""
 
 import math
 import textwrap
@@ -20,9 +20,10 @@ from bench.report.figures.line_styles import (
     plain_text,
     shown_length,
 )
+from bench.report.figures.radius_axis import BROKEN, linear_radii
 
-PANEL_WIDTH, PANEL_HEIGHT = 4.2, 2.9
-LEGEND_ROW, LEGEND_CHARACTERS_PER_INCH = 0.17, 18
+PANEL_WIDTH, PANEL_HEIGHT = 4.0, 2.9
+LEGEND_ROW, LEGEND_CHARACTERS_PER_INCH = 0.18, 17
 ENVELOPE_LOOK = {"linewidth": 4.0, "alpha": 0.3, "zorder": 1}
 ENVELOPE_COLOR = (0.55, 0.55, 0.55)
 ENVELOPE_NOTE = "best at each radius, chosen on test inputs"
@@ -56,16 +57,17 @@ def curve_figure(
     height = 2 * PANEL_HEIGHT + LEGEND_ROW * math.ceil(len(styles) / columns) + 1.0
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(2, len(norms), squeeze=False, sharey=True)
+    broken = False
     for column, norm in enumerate(norms):
         panel, rows = curves[curves["norm"] == norm], summary[summary["norm"] == norm]
         for ax in axes[:, column]:
             _draw_lines(ax, panel, rows, styles)
             _draw_envelopes(ax, best[best["norm"] == norm], colors)
-        _finish_axes(axes[:, column], panel, norm)
+        broken |= _finish_axes(axes[:, column], panel, norm)
         axes[0, column].set_title(_panel_title(rows, styles, norm), fontsize=8)
     axes[0, 0].set_ylabel("certified accuracy")
     axes[1, 0].set_ylabel("certified accuracy")
-    _label(figure, styles, colors, heading, width, columns)
+    _label(figure, styles, colors, heading, width, columns, KEY + HOLLOW + f" {BROKEN}" * broken)
     return figure
 
 
@@ -112,21 +114,23 @@ def until_zero(curve: pd.DataFrame) -> pd.DataFrame:
     return curve.iloc[: positive + 1]
 
 
-def _finish_axes(axes: np.ndarray, panel: pd.DataFrame, norm: str) -> None:
-    low, high = _interesting(panel)
+def _finish_axes(axes: np.ndarray, panel: pd.DataFrame, norm: str) -> bool:
+    """Label and scale one norm's two panels; return whether the linear one is compressed somewhere."""
+    low, ends = _interesting(panel)
     for ax in axes:
         ax.set_ylim(-0.02, 1.03)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
         ax.set_xlabel(f"{NORM_SYMBOLS[norm]} radius")
         ax.tick_params(labelleft=True)
-    axes[0].set_xlim(0, high)
+    broken = linear_radii(axes[0], ends)
     axes[1].set_xlim(low, panel["radius"].max())
     log_axis(axes[1])
     axes[1].set_xlabel(f"{NORM_SYMBOLS[norm]} radius (logarithmic)")
+    return broken
 
 
-def _interesting(panel: pd.DataFrame) -> tuple[float, float]:
-    """Return radii between which the curves fall: a few odd inputs must not squeeze the rest of the panel."""
+def _interesting(panel: pd.DataFrame) -> tuple[float, list[float]]:
+    """Return the radius where curves start to fall, and where each has fallen: a few odd inputs must not squeeze it."""
     starts, ends, largest = [], [], panel["radius"].max()
     for _, curve in panel.groupby(["method", "certificate", "domain"]):
         radius, share = curve["radius"].to_numpy(), curve["certified_accuracy"].to_numpy()
@@ -134,7 +138,7 @@ def _interesting(panel: pd.DataFrame) -> tuple[float, float]:
             starts.append(radius[share >= 0.97 * share[0]][-1])
             ends.append(radius[share > share[-1] + 0.005][-1] if share[0] > share[-1] + 0.005 else 0.0)
     low = max(min(starts) * 0.7, largest * 1e-5)
-    return min(low, largest / 10), max(ends) * 1.05 or largest
+    return min(low, largest / 10), ends if max(ends) > 0 else [largest]
 
 
 def _panel_title(rows: pd.DataFrame, styles: Mapping[CurveId, LineStyle], norm: str) -> str:
@@ -159,6 +163,7 @@ def _label(
     heading: str,
     width: float,
     columns: int,
+    key: str,
 ) -> None:
     """Put the heading above and the legend below the panels."""
     figure.suptitle(_wrapped(heading, width), fontsize=10)
@@ -182,11 +187,11 @@ def _label(
         handles=handles,
         loc="outside lower center",
         ncols=columns,
-        fontsize=7.5,
+        fontsize=8,
         frameon=False,
         handlelength=4.0,
-        title=textwrap.fill(KEY + HOLLOW, int(width * 15)),
-        title_fontsize=7.5,
+        title=textwrap.fill(key, int(width * 14)),
+        title_fontsize=8,
     )
 
 

@@ -33,8 +33,13 @@ FAMILY_NAMES = {
 }
 # For methods of no family: none is near a family's colour.
 FREE_COLORS = ("#7a5230", "#6b7a00", "#5c5c78", "#b08a2e")
-# Shares of white (positive) or black (negative) mixed in: first those of the slots, then those between them.
+# Shares of white (positive) or black (negative) mixed in: first those of the slots, then those between them. The two
+# blue families keep to their own side of middle grey, so that a dark one is never taken for a light one.
 SLOT_SHADES = (0.0, 0.3, -0.34, 0.46, -0.52, 0.16, -0.18, 0.38)
+SHADES_OF_FAMILY = {
+    "feature_convex": (0.0, 0.24, -0.45, 0.12, -0.3, 0.06, -0.16, 0.18),
+    "lipschitz": (0.0, 0.3, -0.14, 0.5, 0.15, 0.4, -0.07, 0.22),
+}
 MORE_SHADES = (
     0.23,
     -0.26,
@@ -80,7 +85,12 @@ def shades(name: str, methods: Mapping[str, Mapping[str, Any]], main: bool) -> l
     base = to_rgb(FAMILIES.get(kind, free))
     first = stable_number(name) % len(MORE_SHADES)
     between = MORE_SHADES[first:] + MORE_SHADES[:first]
-    own = SLOT_SHADES[slot % len(SLOT_SHADES)]
+    if kind in SHADES_OF_FAMILY:
+        # As strong as the slots' shades at most.
+        low, high = min(SHADES_OF_FAMILY[kind]), max(SHADES_OF_FAMILY[kind])
+        between = tuple(low + (high - low) * (share + 0.6) / 1.1 for share in between)
+    slots = SHADES_OF_FAMILY.get(kind, SLOT_SHADES)
+    own = slots[slot % len(slots)]
     shares = (own, *between) if main else between
     return [shade(base, share) for share in dict.fromkeys(shares)]
 

@@ -12,24 +12,25 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from bench.kept.rows import LINE
 from bench.report.figures.curve_figure import until_zero
-from bench.report.figures.leaders import CHOICE
+from bench.report.figures.curve_names import NamedCurve, name_curves
+from bench.report.figures.leaders import BY_ORDER, BY_VALIDATION
 from bench.report.figures.line_styles import NORM_SYMBOLS, CurveId, LineStyle, plain_text
+from bench.report.figures.radius_axis import BROKEN, linear_radii
 
-WIDTH, PANEL_HEIGHT, TABLE_ROW = 6.75, 1.75, 0.12
+WIDTH, PAGE, TABLE_ROW = 6.75, 9.2, 0.12
+PANEL_HEIGHTS = (1.1, 1.75)
 SMALL, NORMAL = 6.0, 7.0
 TABLE_COLUMNS = 3
 OURS = "feature_convex"
 # A curve ends where fewer than this share of the inputs are certified.
 ENDED = 0.005
 CAPTION = (
-    f"Chosen without test results: {CHOICE}. Free domain. Grey: all other methods, from the lowest to the highest; "
-    "coloured bands: 95 %. Hollow markers: radii converted from another norm. "
-    "Below: recall of the sensitive / the other class, in percent."
+    "Free domain. Grey: all other methods, from the lowest to the highest; coloured bands: 95 %. Hollow markers: radii "
+    "converted from another norm. Below each row: recall of the sensitive / the other class, in percent."
 )
 
 
@@ -46,6 +47,11 @@ class LeaderRow:
     styles: Mapping[CurveId, LineStyle]
 
     @property
+    def families(self) -> int:
+        """Return how many families have a leader."""
+        return self.leaders["family"].nunique() if len(self.leaders) else 0
+
+    @property
     def shown(self) -> list[CurveId]:
         """Return the leaders of any norm, in the order of the legend."""
         keys = {tuple(key) for key in self.leaders[LINE].to_numpy().tolist()}
@@ -55,27 +61,49 @@ class LeaderRow:
 def leaders_figure(rows: Sequence[LeaderRow], heading: str) -> Figure:
     """Draw the rows below each other, each with the recalls of its leaders in a small table beneath."""
     tables = [TABLE_ROW * (math.ceil(len(row.shown) / TABLE_COLUMNS) + 0.5) for row in rows]
-    height = sum(tables) + PANEL_HEIGHT * len(rows) + 0.75
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    low, high = PANEL_HEIGHTS
+    panel = float(np.clip((PAGE - 0.9 - sum(tables)) / len(rows), low, high))
+    figure = Figure(figsize=(WIDTH, sum(tables) + panel * len(rows) + 0.75), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.02, hspace=0.02, wspace=0.02)
-    ratios = [size for table in tables for size in (PANEL_HEIGHT, table)]
-    grid = figure.add_gridspec(2 * len(rows), len(NORM_SYMBOLS), height_ratios=ratios)
+    grid = figure.add_gridspec(
+        *(2 * len(rows), len(NORM_SYMBOLS)),
+        height_ratios=[size for table in tables for size in (panel, table)],
+    )
+    panels, broken = [], False
     for number, row in enumerate(rows):
         for column, norm in enumerate(NORM_SYMBOLS):
             ax = figure.add_subplot(grid[2 * number, column])
-            _draw_panel(ax, row, norm)
+            names, compressed = _draw_panel(ax, row, norm)
+            panels.append((ax, names))
+            broken |= compressed
             if column == 0:
                 ax.set_ylabel("certified accuracy", fontsize=NORMAL)
-            if column == 1:
-                ax.set_title(plain_text(row.title), fontsize=NORMAL + 1)
+                ax.set_title(plain_text(row.title), fontsize=NORMAL, fontweight="bold", loc="left", pad=4)
         _recalls(figure.add_subplot(grid[2 * number + 1, :]), row)
-    title = "\n".join(textwrap.fill(plain_text(line), 95) for line in heading.splitlines())
-    figure.suptitle(title, fontsize=NORMAL + 1, fontweight="bold")
-    figure.supxlabel(textwrap.fill(CAPTION, 145), fontsize=SMALL, color="0.25")
+    title, *notes = heading.splitlines()
+    lines = [textwrap.fill(plain_text(line), 110) for line in (title, *notes)]
+    figure.suptitle("\n".join(lines), fontsize=NORMAL, x=0.01, ha="left")
+    caption = " ".join([chosen_by(rows), CAPTION, *[BROKEN] * broken])
+    figure.supxlabel(textwrap.fill(caption, 150), fontsize=SMALL, color="0.25")
+    # Names are placed in pixels, so where the panels are must be known.
+    figure.draw_without_rendering()
+    for ax, names in panels:
+        name_curves(ax, names, SMALL)
     return figure
 
 
-def _draw_panel(ax: Axes, row: LeaderRow, norm: str) -> None:
+def chosen_by(rows: Sequence[LeaderRow]) -> str:
+    """Say how the curves were chosen."""
+    validated = pd.concat([row.leaders["validated"] for row in rows])
+    if validated.all():
+        return f"Chosen without test data: {BY_VALIDATION}."
+    if validated.any():
+        return f"Chosen without test data: {BY_VALIDATION}; where that was not measured, by declared order."
+    return f"Chosen without test data: {BY_ORDER}."
+
+
+def _draw_panel(ax: Axes, row: LeaderRow, norm: str) -> tuple[list[NamedCurve], bool]:
+    """Draw one norm; return the curves to name, ours first, and whether the axis is compressed somewhere."""
     panel, leading = row.curves[row.curves["norm"] == norm], row.leaders[row.leaders["norm"] == norm]
     ax.set_ylim(-0.01, 1.03)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -84,19 +112,21 @@ def _draw_panel(ax: Axes, row: LeaderRow, norm: str) -> None:
     if leading.empty:
         ax.text(0.5, 0.5, "nothing certified", transform=ax.transAxes, ha="center", fontsize=SMALL)
         ax.set_xticks([])
-        return
+        return [], False
     curves = {tuple(key): curve for key, curve in panel.groupby(LINE, sort=True)}
     keys = [tuple(key) for key in leading[LINE].to_numpy().tolist()]
-    end = max(_radius_at(curves[key], ENDED) for key in keys) * 1.02
+    broken = linear_radii(ax, [_radius_at(curves[key], ENDED) for key in keys])
     _draw_others(ax, [curve for key, curve in curves.items() if key not in keys])
+    names = []
     for key, facts in zip(keys, leading.to_dict("records"), strict=True):
-        _draw_leader(
-            ax, curves[key], row.styles[key], facts["family"].startswith(OURS), bool(facts["native"])
-        )
-    ax.set_xlim(0, end)
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ours = {key for key, family in zip(keys, leading["family"], strict=True) if family.startswith(OURS)}
-    _name_curves(ax, {key: curves[key] for key in keys}, row.styles, ours, end)
+        ours, style, curve = facts["family"].startswith(OURS), row.styles[key], until_zero(curves[key])
+        _draw_leader(ax, curve, style, ours, bool(facts["native"]))
+        name = textwrap.shorten(style.name, 34, placeholder=" ...")
+        look = {"color": style.color, "fontweight": "bold" if ours else "normal"}
+        stairs = (curve["radius"].to_numpy(), curve["certified_accuracy"].to_numpy())
+        names.append(NamedCurve(name, *stairs, look))
+    ax.set_xlim(0, ax.get_xlim()[1])
+    return sorted(names, key=lambda name: name.look["fontweight"] == "normal"), broken
 
 
 def _draw_others(ax: Axes, curves: Sequence[pd.DataFrame]) -> None:
@@ -109,7 +139,6 @@ def _draw_others(ax: Axes, curves: Sequence[pd.DataFrame]) -> None:
 
 
 def _draw_leader(ax: Axes, curve: pd.DataFrame, style: LineStyle, bold: bool, native: bool) -> None:
-    curve = until_zero(curve)
     band = {"step": "pre", "color": style.color, "alpha": 0.13, "linewidth": 0}
     ax.fill_between(curve["radius"], curve["lower"], curve["upper"], **band)
     ax.plot(
@@ -125,39 +154,6 @@ def _draw_leader(ax: Axes, curve: pd.DataFrame, style: LineStyle, bold: bool, na
         markeredgewidth=0.8,
         markevery=(0.1, 0.25),
     )
-
-
-def _name_curves(
-    ax: Axes,
-    curves: Mapping[CurveId, pd.DataFrame],
-    styles: Mapping[CurveId, LineStyle],
-    ours: set[CurveId],
-    end: float,
-) -> None:
-    """Write each name at its curve: the curve that falls first at the bottom, as those beside it are still above."""
-    ordered = sorted(curves, key=lambda key: _radius_at(curves[key], 0.4))
-    for place, key in enumerate(ordered):
-        height = 0.05 + 0.105 * place
-        share = curves[key]["certified_accuracy"].max()
-        radius = _radius_at(curves[key], min(height, 0.8 * share))
-        text = ax.annotate(
-            textwrap.shorten(styles[key].name, 34, placeholder=" ..."),
-            xy=(radius, height),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=SMALL,
-            color=styles[key].color,
-            fontweight="bold" if key in ours else "normal",
-            zorder=5,
-        )
-        text.set_path_effects([withStroke(linewidth=1.6, foreground="white")])
-        text.set_in_layout(False)
-        # About 0.045 inches a letter in a panel of two inches: what would leave the panel ends at its edge.
-        if radius / end + 0.023 * len(text.get_text()) > 0.97:
-            text.set_horizontalalignment("right")
-            text.xy = (max(radius, end * min(0.97, 0.024 * len(text.get_text()))), height)
-            text.set_position((-4, 0))
 
 
 def _radius_at(curve: pd.DataFrame, share: float) -> float:

@@ -6,7 +6,7 @@ that were chosen on validation data. Nothing in them is chosen on test data: all
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,10 +83,10 @@ def certified_roc_figure(shown: Thresholds, styles: Mapping[CurveId, LineStyle],
             if number > len(radii[norm]):
                 ax.set_axis_off()
                 continue
-            _draw(ax, shown, norm, f"certified_recall_{number}", f"certified_accuracy_{number}", styles)
+            draw_roc(ax, shown, norm, f"certified_recall_{number}", f"certified_accuracy_{number}", styles)
             ax.set_title(f"certified at {NORM_SYMBOLS[norm]} radius {radii[norm][number - 1]:g}", fontsize=8)
     for ax in (ax for ax in axes.flat if ax.axison):
-        _rate_axis(ax, shown.others)
+        rate_axis(ax, shown.others)
         ax.set_ylim(-0.02, 1.03)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     for row in axes:
@@ -99,11 +99,11 @@ def median_figure(shown: Thresholds, styles: Mapping[CurveId, LineStyle], headin
     """Draw, in each norm, the median radius of all sensitive test inputs over the other class's recall."""
     norms = [norm for norm in NORM_SYMBOLS if (shown.summary["norm"] == norm).any()]
     rows = math.ceil(len(styles) / len(norms))
-    figure = Figure(figsize=(max(7.0, 4.0 * len(norms)), 3.4 + LEGEND_ROW * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(max(7.0, 3.3 * len(norms)), 3.4 + LEGEND_ROW * rows + 0.6), layout="constrained")
     axes = figure.subplots(1, len(norms), squeeze=False)[0]
     for ax, norm in zip(axes, norms, strict=True):
-        _draw(ax, shown, norm, "median_radius", "median_radius", styles)
-        _rate_axis(ax, shown.others)
+        draw_roc(ax, shown, norm, "median_radius", "median_radius", styles)
+        rate_axis(ax, shown.others)
         ax.invert_xaxis()
         ax.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: _share(1 - rate, shown.others)))
         ax.set_xlabel("recall of the other class")
@@ -145,28 +145,48 @@ def usual_roc(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return rate, recall
 
 
-def _draw(
+def draw_roc(
     ax: Axes,
     shown: Thresholds,
     norm: str,
     column: str,
     point_column: str,
     styles: Mapping[CurveId, LineStyle],
-) -> None:
-    """Draw one norm's lines of ``column`` (of the roc table) and points of ``point_column`` (of the summary)."""
+    bold: Collection[CurveId] = (),
+) -> dict[CurveId, tuple[np.ndarray, np.ndarray]]:
+    """Draw one norm's lines of ``column`` (of the roc table) and points of ``point_column`` (of the summary).
+
+    Only curves with a style are drawn; returned are x and y of each one's line, or of its point where it has none.
+    """
+    paths: dict[CurveId, tuple[np.ndarray, np.ndarray]] = {}
     roc = shown.roc[shown.roc["norm"] == norm] if len(shown.roc) else shown.roc
     for key, curve in roc.groupby(LINE, sort=True) if column in roc else ():
+        if key not in styles:
+            continue
         style, curve = styles[key], curve.sort_values("false_positives")
         rate = _shown_rate(curve["false_positives"] / curve["others"], shown.others)
         # Between two thresholds of the grid nothing more is claimed than at the stricter one.
-        step = {"where": "post", "color": style.color, "linestyle": style.dashes, "linewidth": 1.2}
-        ax.step(rate, curve[column], **step)
-    for row in shown.summary[shown.summary["norm"] == norm].to_dict("records"):
-        if row["certified"] and point_column in row:
-            style = styles[tuple(row[name] for name in LINE)]
-            _mark(
-                ax, 1 - row["recall_other"], row[point_column], shown.others, style, hollow=not row["native"]
-            )
+        look = {"color": style.color, "linestyle": style.dashes, "linewidth": 2.2 if key in bold else 1.2}
+        ax.step(rate, curve[column], where="post", **look)
+        paths[key] = (rate, curve[column].to_numpy())
+    hollow = shown.summary[shown.summary["norm"] == norm].drop_duplicates(LINE).set_index(LINE)["native"]
+    for key, points in marked(shown, norm, point_column, styles).items():
+        for rate, value in zip(*points, strict=True):
+            _mark(ax, rate, value, shown.others, styles[key], hollow=not hollow[key])
+        paths.setdefault(key, points)
+    return paths
+
+
+def marked(
+    shown: Thresholds, norm: str, column: str, styles: Mapping[CurveId, LineStyle]
+) -> dict[CurveId, tuple[np.ndarray, np.ndarray]]:
+    """Return rates and values of ``column`` (P,) at the operating points of each curve that has a style."""
+    rows = shown.summary[(shown.summary["norm"] == norm) & (shown.summary["certified"] > 0)]
+    found = {}
+    for key, mine in rows.groupby(LINE, sort=True) if column in rows else ():
+        if key in styles:
+            found[key] = (_shown_rate(1 - mine["recall_other"], shown.others), mine[column].to_numpy())
+    return found
 
 
 def _mark(ax: Axes, rate: float, value: float, others: int, style: LineStyle, hollow: bool = False) -> None:
@@ -180,7 +200,7 @@ def _shown_rate(rate: np.ndarray | pd.Series, others: int) -> np.ndarray:
     return np.maximum(np.asarray(rate, dtype=float), 0.5 / others)
 
 
-def _rate_axis(ax: Axes, others: int) -> None:
+def rate_axis(ax: Axes, others: int) -> None:
     """Make the x axis logarithmic, from no false positive (marked 0) to 1."""
     ax.set_xscale("log")
     ax.set_xlim(0.4 / others, 1.1)

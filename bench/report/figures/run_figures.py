@@ -17,6 +17,7 @@ from bench.report.figures.leaders_figure import LeaderRow, leaders_figure
 from bench.report.figures.line_styles import legend_styles
 from bench.report.figures.looks import house_look, save_figure
 from bench.report.figures.roc_figure import Thresholds, certified_roc_figure, median_figure
+from bench.report.figures.roc_leaders_figure import roc_leaders_figure
 from bench.report.figures.seconds_figure import seconds_figure
 from bench.report.tables.curves import certified_curves, envelopes
 from bench.report.tables.notes import run_notes
@@ -32,14 +33,22 @@ def draw_run(out: Path) -> list[Path]:
     Raises UsageError if ``out`` is not the output folder of a finished run, or its tables are damaged.
     """
     run, radii, predictions = Store(out).read_run()
-    written = draw_figures(run, radii, predictions, out / FIGURES)
-    return written + draw_thresholds(run, radii, predictions, Store(out).read_roc_table(), out / FIGURES)
+    written = draw_figures(run, radii, predictions, out / FIGURES, Store(out).read_validation())
+    tables = (Store(out).read_roc_table(), Store(out).read_validation())
+    return written + draw_thresholds(run, radii, predictions, *tables, out / FIGURES)
 
 
 def draw_figures(
-    run: Mapping[str, Any], radii: pd.DataFrame, predictions: pd.DataFrame, folder: Path
+    run: Mapping[str, Any],
+    radii: pd.DataFrame,
+    predictions: pd.DataFrame,
+    folder: Path,
+    validation: pd.DataFrame,
 ) -> list[Path]:
-    """Draw each data set's curves and seconds into the folder; ``run`` gives titles and the order of methods."""
+    """Draw each data set's curves and seconds into the folder; ``run`` gives titles and the order of methods.
+
+    validation: by what the main figure chooses, see ``Store.read_validation``.
+    """
     curves, summary = certified_curves(radii), summarise(radii, predictions)
     families = {name: method["family"] for name, method in run["methods"].items() if method.get("family")}
     best = envelopes(curves, families)
@@ -55,9 +64,12 @@ def draw_figures(
             colors = {families[key[0]]: style.color for key, style in styles.items() if key[0] in families}
             lines = curve_figure(*own, panel, styles, heading, colors)
             written += save_figure(lines, folder / f"{stem}_certified_accuracy")
-            leading = leader_row(str(dataset), point, own[0], panel, run["methods"])
-            if len(leading.leaders):
-                written += save_figure(leaders_figure([leading], heading), folder / f"{stem}_leaders")
+            measures = validation[(validation["dataset"] == dataset) & (validation[POINT] == point)]
+            leading = leader_row(str(dataset), point, own[0], panel, run["methods"], measures)
+            # One family alone has nobody to lead.
+            if leading.families > 1:
+                alone = leaders_figure([leading], _heading(run["configuration"], "", GIVEN))
+                written += save_figure(alone, folder / f"{stem}_leaders")
                 rows += [leading] if point == points[0] else []
             # What a certificate costs does not depend on the threshold.
             if point == points[0] and (panel["seconds_per_certificate"] > 0).any():
@@ -65,7 +77,7 @@ def draw_figures(
                 written += save_figure(seconds, folder / f"{stem}_seconds")
     if len(rows) > 1:
         with house_look():
-            together = _heading(run["configuration"], "", points[0])
+            together = _heading(run["configuration"], "", GIVEN)
             written += save_figure(leaders_figure(rows, together), folder / ALL_LEADERS)
     return written
 
@@ -76,13 +88,15 @@ def leader_row(
     curves: pd.DataFrame,
     summary: pd.DataFrame,
     methods: Mapping[str, Mapping[str, Any]],
+    validation: pd.DataFrame,
 ) -> LeaderRow:
-    """Return what the main figure shows of one data set at one operating point; both tables are of it alone."""
+    """Return what the main figure shows of one data set at one operating point; all tables are of it alone."""
     fair = summary.loc[
         (summary["domain"] == "free") & ~summary["near_chance"], [*LINE, "norm"]
     ].drop_duplicates()
     title = f"{dataset}: {shown_point(point)}"
-    return LeaderRow(title, curves.merge(fair), leaders(summary, methods), legend_styles(summary, methods))
+    leading = leaders(summary, methods, validation)
+    return LeaderRow(title, curves.merge(fair), leading, legend_styles(summary, methods))
 
 
 def draw_thresholds(
@@ -90,13 +104,16 @@ def draw_thresholds(
     radii: pd.DataFrame,
     predictions: pd.DataFrame,
     roc: pd.DataFrame | None,
+    validation: pd.DataFrame,
     folder: Path,
 ) -> list[Path]:
-    """Draw each data set's certified ROC, and median radius over the other class's recall, into the folder.
+    """Draw each data set's certified ROC, of all and of the leaders, and median radius over the other class's recall.
 
-    roc: ``roc_table``'s rows, None where the run has none. A data set whose predictions have no scores is left out.
+    roc: ``roc_table``'s rows, None where the run has none; validation: by what leaders are chosen. A data set whose
+    predictions have no scores is left out.
     """
     summary = summarise(radii, predictions, run["configuration"].get("radii"))
+    curves = certified_curves(radii)
     written = []
     for dataset, panel in summary.groupby("dataset", sort=True):
         own = roc[roc["dataset"] == dataset] if roc is not None else None
@@ -109,6 +126,15 @@ def draw_thresholds(
         with house_look():
             for name, draw in (("certified_roc", certified_roc_figure), ("median_radius", median_figure)):
                 written += save_figure(draw(shown, styles, heading), stem.with_name(f"{stem.name}_{name}"))
+            point = points_in_order(run["configuration"], panel[POINT])[0]
+            own = [
+                table[(table["dataset"] == dataset) & (table[POINT] == point)]
+                for table in (curves, summary, validation)
+            ]
+            leading = leader_row(str(dataset), point, *own[:2], run["methods"], own[2])
+            main = roc_leaders_figure(shown, leading, heading) if leading.families > 1 else None
+            if main is not None:
+                written += save_figure(main, stem.with_name(f"{stem.name}_certified_roc_leaders"))
     return written
 
 

@@ -1,47 +1,48 @@
-"""What a certificate costs: seconds per certificate of every method, logarithmic."""
+"""What a certificate costs: seconds of the call that certifies an input, and how many norms such a call covers."""
 
 import textwrap
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from bench.report.figures.line_styles import NORM_SYMBOLS, CurveId, LineStyle, log_axis, plain_text
+from bench.kept.rows import LINE
+from bench.report.figures.line_styles import CurveId, LineStyle, log_axis, plain_text
 
-NORM_MARKERS = {"l1": "o", "l2": "s", "linf": "^"}
-NORM_GREYS = {"l1": "0.0", "l2": "0.35", "linf": "0.65"}
+# By the number of norms that a call covers; only equal markers compare.
+MARKERS = {1: "o", 2: "s", 3: "^"}
+LABEL = "seconds to certify an input (mean over those predicted sensitive)"
 
 
 def seconds_figure(summary: pd.DataFrame, styles: Mapping[CurveId, LineStyle], heading: str) -> Figure:
-    """Draw one data set's seconds per certificate: a row for each curve, a marker for each norm."""
-    figure = Figure(figsize=(7.0, 1.6 + 0.27 * len(styles)), layout="constrained")
+    """Draw one data set's seconds: a row for each curve, a marker for each call, which may cover several norms."""
+    figure = Figure(figsize=(7.0, 1.6 + 0.25 * len(styles)), layout="constrained")
     ax = figure.subplots()
-    norms = [norm for norm in NORM_MARKERS if norm in set(summary["norm"])]
-    for place, norm in enumerate(norms):
-        rows = summary[(summary["norm"] == norm) & (summary["seconds_per_certificate"] > 0)]
-        ranks = [styles[tuple(key)].rank for key in rows[["method", "certificate", "domain"]].to_numpy()]
-        shift = 0.5 * ((place + 0.5) / len(norms) - 0.5)
-        ax.plot(
-            rows["seconds_per_certificate"],
-            np.array(ranks, dtype=float) + shift,
-            linestyle="none",
-            marker=NORM_MARKERS[norm],
-            markersize=4.5,
-            color=NORM_GREYS[norm],
-            label=NORM_SYMBOLS[norm],
-        )
-    ax.set_yticks(
-        range(len(styles)), [textwrap.fill(style.name, 44) for style in styles.values()], fontsize=8
-    )
+    timed = summary[summary["seconds_per_certificate"] > 0]
+    # The norms of one call show the same seconds: they are one marker.
+    calls = timed.drop_duplicates([*LINE, "seconds_per_certificate", "norms_in_call"])
+    for row in calls.to_dict("records"):
+        style = styles[tuple(row[name] for name in LINE)]
+        look = {"marker": MARKERS[row["norms_in_call"]], "markersize": 6, "linestyle": "none"}
+        ax.plot([row["seconds_per_certificate"]], [style.rank], color=style.color, **look)
+    names = [textwrap.fill(style.name, 44) for style in styles.values()]
+    ax.set_yticks(range(len(styles)), names, fontsize=8)
     ax.set_ylim(len(styles) - 0.5, -0.5)
     log_axis(ax)
-    # One call covers all norms of a run, so its marks lie above each other.
-    ax.set_xlabel(
-        "seconds to certify an input in all of its norms at once (mean over those predicted sensitive)"
-    )
-    figure.suptitle(
-        "\n".join(textwrap.fill(plain_text(line), 80) for line in heading.splitlines()), fontsize=10
-    )
-    figure.legend(loc="outside lower center", ncols=len(norms), frameon=False, fontsize=8)
+    ax.set_xlabel(LABEL, fontsize=9)
+    lines = [textwrap.fill(plain_text(line), 80) for line in heading.splitlines()]
+    figure.suptitle("\n".join(lines), fontsize=10)
+    covered = sorted(set(calls["norms_in_call"]))
+    handles = [
+        Line2D([], [], color="0.3", linestyle="none", marker=MARKERS[count], label=_covers(count))
+        for count in covered
+    ]
+    title = None if len(covered) == 1 else "only equal markers compare"
+    look = {"frameon": False, "fontsize": 8, "title": title, "title_fontsize": 8}
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), **look)
     return figure
+
+
+def _covers(count: int) -> str:
+    return "a call for one norm" if count == 1 else f"one call for {count} norms"

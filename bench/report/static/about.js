@@ -2,6 +2,14 @@
 
 const READING = [
   [
+    "operating point",
+    "where the threshold of a method is set, on validation data: balanced recalls of the two classes, or the most sensitive inputs found at a given recall of the other class.",
+  ],
+  [
+    "leaders",
+    "of each family of methods and norm one curve, chosen without test data as in the figures; where a run has many curves these are shown first.",
+  ],
+  [
     "Certified accuracy at r",
     "share of the sensitive test inputs that are classified right and certified with a radius of at least r. Radii and shares are cut, never rounded up.",
   ],
@@ -73,7 +81,7 @@ function candidatesTable() {
   const body = rows.map((row) => el("tr", {}, ...row.map((value) => el("td", { class: "text" }, value))));
   const table = el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body));
   const title = `Candidates of the tuning (${rows.length}), judged on validation data`;
-  return el("details", {}, el("summary", {}, title), scrollable(title, table));
+  return folded(title, "candidates", scrollable(title, table));
 }
 
 function buildAbout() {
@@ -86,10 +94,10 @@ function buildAbout() {
     [method.title, method.guarantee, method.reference].filter(Boolean).join("; "),
   ]);
   const record = (title, value) =>
-    el("details", {}, el("summary", {}, title), el("pre", { tabindex: "0" }, JSON.stringify(value, null, 2)));
+    folded(title, title.split(" ")[0].toLowerCase(), el("pre", { tabindex: "0" }, JSON.stringify(value, null, 2)));
   document.getElementById("foot").append(
     el("h2", { id: "about" }, "About these numbers"),
-    definitions(READING),
+    folded("Every term, explained", "terms", definitions(READING)),
     lines.some((line) => line.radii.block > 1)
       ? el(
           "p",
@@ -97,8 +105,7 @@ function buildAbout() {
           "This run is large: some neighbouring radii are counted as the smallest of them, so certified accuracy may be shown a little too low.",
         )
       : "",
-    el("h3", {}, "Methods and their sources"),
-    definitions(methods),
+    folded("Methods and their sources", "sources", definitions(methods)),
     el("h3", {}, "Settings and versions"),
     candidatesTable(),
     record("Settings", data.record.configuration),

@@ -59,6 +59,9 @@ function inDomain(dataset, norm, domain) {
   });
 }
 
+// The method chosen, else the feature-convex ones, as in the figures.
+const emphasised = (curve, state) => (state.method ? curveKey(curve) === state.method : curve.ours);
+
 function curveTraces(dataset, norm, curve, state) {
   const line = curve.norms[norm];
   const dark = isDark(state);
@@ -105,7 +108,7 @@ function curveTraces(dataset, norm, curve, state) {
     hovertemplate: HOVER,
     mode: "lines+markers",
     // Between two radii of the grid nothing more is claimed than at the right one.
-    line: { color, width: 2, dash: curve.dash, shape: "vh" },
+    line: { color, width: emphasised(curve, state) ? 3.5 : 2, dash: curve.dash, shape: "vh" },
     marker: { symbol: line.native ? curve.symbol : `${curve.symbol}-open`, size: 7, color, maxdisplayed: 7 },
   });
   return traces;
@@ -199,27 +202,43 @@ function drawCurves(place, dataset, norm, hidden, state) {
   return Plotly.react(place, traces, layout(state, changes), CONFIG);
 }
 
-// A row for each method and a marker for each norm.
+// The calls that certify a curve's inputs: norms that share a call show the same seconds and are one.
+function callsOf(curve) {
+  const found = new Map();
+  for (const [norm, line] of Object.entries(curve.norms)) {
+    const seconds = numberOf(line.seconds_per_certificate);
+    if (!(seconds > 0)) continue;
+    const key = `${line.norms_in_call} ${seconds}`;
+    const call = found.get(key) || { seconds, count: line.norms_in_call, norms: [] };
+    call.norms.push(NORM_NAMES[norm]);
+    found.set(key, call);
+  }
+  return [...found.values()];
+}
+
+// A row for each method and a marker for each call, its shape by how many norms the call covers.
 function drawSeconds(place, dataset, state) {
-  const curves = dataset.curves.filter((curve) =>
-    Object.values(curve.norms).some((line) => numberOf(line.seconds_per_certificate) > 0),
-  );
-  const ink = getComputedStyle(document.body).color;
-  const symbols = { l1: "circle", l2: "square-open", linf: "triangle-up" };
-  const traces = dataset.norms.map((norm, number) => {
-    const rows = curves
-      .map((curve, row) => [curve.norms[norm], row])
-      .filter(([line]) => line && numberOf(line.seconds_per_certificate) > 0);
+  const curves = dataset.curves.filter((curve) => callsOf(curve).length);
+  const symbols = { 1: "circle", 2: "square", 3: "triangle-up" };
+  const calls = curves.flatMap((curve, row) => callsOf(curve).map((call) => ({ ...call, curve, row })));
+  const counts = [...new Set(calls.map((call) => call.count))].sort();
+  const traces = counts.map((count) => {
+    const mine = calls.filter((call) => call.count === count);
     return {
-      x: rows.map(([line]) => line.seconds_per_certificate),
-      y: rows.map(([, row]) => row + 0.22 * (number - (dataset.norms.length - 1) / 2)),
-      customdata: rows.map(
-        ([line, row]) => `${wrapped(curves[row].title, 44)}<br>${secondsText(line.seconds_per_certificate)}`,
+      x: mine.map((call) => call.seconds),
+      y: mine.map((call) => call.row),
+      customdata: mine.map(
+        (call) =>
+          `${wrapped(call.curve.title, 44)}<br>${secondsText(call.seconds)}, ${call.norms.join(", ")}`,
       ),
-      name: NORM_NAMES[norm],
-      hovertemplate: "%{customdata}, %{fullData.name}<extra></extra>",
+      name: count === 1 ? "a call for one norm" : `one call for ${count} norms`,
+      hovertemplate: "%{customdata}<extra></extra>",
       mode: "markers",
-      marker: { symbol: symbols[norm], size: 9, color: [ink, "#d1495b", "#3a86c8"][number] },
+      marker: {
+        symbol: symbols[count],
+        size: 10,
+        color: mine.map((call) => lineColor(call.curve, isDark(state))),
+      },
     };
   });
   const times = traces.flatMap((trace) => trace.x);

@@ -47,6 +47,19 @@ function dropdown(title, options, changed) {
   return field(title, select);
 }
 
+// A part that is folded away until it is asked for; its name stands in the address while it is open.
+function folded(title, name, ...children) {
+  const part = el("details", { "data-fold": name }, el("summary", {}, title), children);
+  part.addEventListener("toggle", redraw);
+  return part;
+}
+
+// A term and what it means, where it is used.
+function explained(...pairs) {
+  const parts = pairs.flatMap(([term, text]) => [el("b", {}, term), ` ${text} `]);
+  return el("p", { class: "muted terms" }, parts);
+}
+
 function definitions(pairs) {
   return el(
     "dl",

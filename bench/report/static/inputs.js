@@ -28,22 +28,28 @@ function inputCard(dataset, card) {
   );
 }
 
+// One row: the smallest radii first, then the largest, each input beside its nearest adversarial example.
 function inputCards(dataset, curve, norm) {
   const ends = curve && curve.norms[norm] ? curve.norms[norm].ends : { smallest: [], largest: [] };
   if (!ends.smallest.length) return [el("p", { class: "empty" }, "Nothing was certified here.")];
   const list = (title, cards) =>
     cards.length
       ? [
-          el("h4", {}, title),
           el(
-            "ul",
-            { class: "cards" },
-            cards.map((card) => inputCard(dataset, card)),
+            "div",
+            { class: "end" },
+            el("h4", {}, title),
+            el(
+              "ul",
+              { class: "cards" },
+              cards.map((card) => inputCard(dataset, card)),
+            ),
           ),
         ]
       : [];
-  return [
+  const row = [
     ...list("Smallest certified radius", ends.smallest),
     ...list("Largest certified radius", ends.largest),
   ];
+  return [scrollable("Inputs, in one row", el("div", { class: "ends" }, row))];
 }

@@ -1,11 +1,20 @@
 // The page: what is on it, and what its controls change.
 
-const data = JSON.parse(document.getElementById("data").textContent);
+const data = JSON.parse(await unzipped(document.getElementById("data").textContent));
 // Bands and upper ends of many curves hide each other: then they are shown on request.
 const CROWDED = 8;
 const crowded = data.datasets.some((dataset) => dataset.curves.length > CROWDED);
-const state = { axis: "linear", domain: "all", band: !crowded, bracket: !crowded, theme: "auto" };
+const state = {
+  ...{ axis: START.axis, domain: START.domain, norm: "", method: "" },
+  ...{ band: !crowded, bracket: !crowded, theme: "auto" },
+};
 const sections = [];
+// What is coloured outside the sections, and what follows the state in the toolbar.
+const paintings = [];
+const controls = [];
+// The section that is shown: one data set at one operating point.
+let current = null;
+let printing = false;
 
 for (const dataset of data.datasets) {
   for (const curve of dataset.curves) {
@@ -42,10 +51,10 @@ function statusLine() {
 function buildHead() {
   const { times, hardware } = data.record;
   const facts = [times.started && times.started.slice(0, 10), hardware.processor, ...(hardware.gpus || [])];
-  const links = data.datasets.map((dataset, place) =>
-    el("li", {}, el("a", { href: `#data-${place}` }, dataset.name)),
-  );
-  links.push(el("li", {}, el("a", { href: "#about" }, "Settings, versions, downloads")));
+  const links = [
+    ["#main", "Curves"],
+    ["#about", "Settings, versions, downloads"],
+  ].map(([href, text]) => el("li", {}, el("a", { href }, text)));
   document
     .getElementById("head")
     .append(
@@ -53,8 +62,36 @@ function buildHead() {
       ...data.notes.map((note) => el("p", {}, note[0].toUpperCase() + note.slice(1))),
       el("p", { class: "muted" }, facts.filter(Boolean).join(" · ")),
       statusLine(),
+      ...[buildVerdict()].filter(Boolean),
       el("nav", { "aria-label": "Contents" }, el("ul", {}, links)),
     );
+}
+
+// Which data set, and at which operating point where there are several.
+function sectionControls() {
+  const names = [...new Set(data.datasets.map((dataset) => dataset.dataset))];
+  // At the same operating point where it has that one.
+  const choose = (data, point) => {
+    current = chosenSection({ data, point });
+    redraw();
+  };
+  const found = [];
+  if (names.length > 1) {
+    const list = dropdown(
+      "Data set",
+      names.map((name) => [name, name]),
+      (name) => choose(name, current.dataset.operating_point),
+    );
+    controls.push(() => (list.querySelector("select").value = current.dataset.dataset));
+    found.push(list);
+  }
+  const points = [...new Map(data.datasets.map((d) => [d.operating_point, d.point]))];
+  if (points.length > 1) {
+    const list = dropdown("Operating point", points, (point) => choose(current.dataset.dataset, point));
+    controls.push(() => (list.querySelector("select").value = current.dataset.operating_point));
+    found.push(list);
+  }
+  return found;
 }
 
 function buildToolbar() {
@@ -62,70 +99,75 @@ function buildToolbar() {
     state[name] = value;
     redraw();
   };
+  const pick = (title, options, name) => {
+    const group = choice(title, options, state[name], set(name));
+    controls.push(() => {
+      for (const input of group.querySelectorAll("input")) input.checked = input.value === state[name];
+    });
+    return group;
+  };
   const bar = document.getElementById("toolbar");
-  const boxed = data.datasets.some((dataset) => dataset.curves.some((curve) => curve.domain === "box"));
-  bar.append(
-    choice(
-      "Radius axis",
-      [
-        ["linear", "linear"],
-        ["log", "logarithmic"],
-      ],
-      state.axis,
-      set("axis"),
-    ),
-  );
-  if (boxed) {
+  bar.append(...sectionControls());
+  const axes = [
+    ["linear", "linear"],
+    ["log", "logarithmic"],
+  ];
+  bar.append(pick("Radius axis", axes, "axis"));
+  if (data.datasets.some((dataset) => dataset.curves.some((curve) => curve.domain === "box"))) {
     const options = [
       ["all", "all"],
       ["free", "anywhere"],
       ["box", "in the box"],
     ];
-    bar.append(choice("Perturbed inputs", options, state.domain, set("domain")));
+    bar.append(pick("Perturbed inputs", options, "domain"));
   }
   bar.append(tick("95 % band", state.band, set("band")));
   if (lines.some((line) => line.uppers))
     bar.append(tick("empirical upper end", state.bracket, set("bracket")));
-  bar.append(
-    choice(
-      "Theme",
-      [
-        ["auto", "auto"],
-        ["light", "light"],
-        ["dark", "dark"],
-      ],
-      state.theme,
-      set("theme"),
-    ),
-  );
+  const themes = ["auto", "light", "dark"].map((theme) => [theme, theme]);
+  bar.append(pick("Theme", themes, "theme"));
 }
 
 function redraw() {
+  if (printing) return;
   document.documentElement.dataset.theme = state.theme;
-  sections.forEach((section) => section.redraw());
+  for (const section of sections) section.node.hidden = section !== current;
+  [...controls, ...paintings].forEach((draw) => draw());
+  current?.redraw();
+  writeAddress();
 }
 
 // Paper is white, has one width, and folds nothing away.
 function prepareToPrint() {
+  printing = true;
   document.documentElement.dataset.theme = "light";
+  for (const section of sections) section.node.hidden = false;
   for (const part of document.querySelectorAll("details")) part.open = true;
   const before = state.theme;
   state.theme = "light";
-  sections.forEach((section) => section.redraw());
+  [...sections.map((section) => section.redraw), ...paintings].forEach((draw) => draw());
   state.theme = before;
-  for (const chart of document.querySelectorAll(".chart"))
+  for (const chart of document.querySelectorAll(".chart.js-plotly-plot"))
     Plotly.relayout(chart, { width: 330, height: 270 });
-  for (const chart of document.querySelectorAll(".seconds")) Plotly.relayout(chart, { width: 900 });
+  for (const chart of document.querySelectorAll(".seconds.js-plotly-plot"))
+    Plotly.relayout(chart, { width: 900 });
+}
+
+function backOnScreen() {
+  printing = false;
+  followAddress();
 }
 
 buildHead();
-buildToolbar();
 data.datasets.forEach(buildSection);
+buildToolbar();
 buildAbout();
-redraw();
+current = sections[0] || null;
+followAddress();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+addEventListener("hashchange", followAddress);
 addEventListener("beforeprint", prepareToPrint);
-addEventListener("afterprint", redraw);
+addEventListener("afterprint", backOnScreen);
 await loadPlotly();
 redraw();
 document.documentElement.dataset.ready = "true";

@@ -7,7 +7,11 @@ const COLUMNS = [
   { title: "Recall, other", ...number("recall_other", percentText) },
   { title: "Mean radius", ...number("mean_radius", radiusText) },
   { title: "Median radius", ...number("median_radius", radiusText) },
-  { title: "Time per certificate", ...number("seconds_per_certificate", secondsText) },
+  {
+    title: "Time per certificate",
+    ...number("seconds_per_certificate", secondsText),
+    more: (line) => (line.norms_in_call > 1 ? `, ${line.norms_in_call} norms` : ""),
+  },
   { title: "Guarantee", text: (value) => value, read: (line) => guarantee(line), kind: "text" },
   {
     title: "Radius",
@@ -74,7 +78,10 @@ function methodTable(dataset, view, state, sorted) {
   const rows = methodRows(dataset, view, state).map(([curve, line]) => {
     const cells = columns
       .slice(1)
-      .map((column) => el("td", { class: column.kind }, column.text(column.read(line, curve))));
+      .map((column) => {
+        const text = column.text(column.read(line, curve)) + (column.more ? column.more(line) : "");
+        return el("td", { class: column.kind }, text);
+      });
     return el("tr", {}, el("th", { scope: "row" }, curve.title + remarks(line)), cells);
   });
   if (!rows.length)
@@ -158,4 +165,37 @@ function reasonTable(dataset) {
     el("th", { scope: "col", class: place > 1 ? "text" : "" }, title),
   );
   return el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows));
+}
+
+// What the median radius of each curve means for each column of a table, numbers as they were cut for reading.
+function unitsTable(dataset, columns, rows) {
+  const at = (row, name) => row[columns.indexOf(name)];
+  const curves = new Map(dataset.curves.map((curve) => [curveKey(curve), curve]));
+  const body = rows
+    .map((row) => [row, curves.get([at(row, "method"), at(row, "certificate"), at(row, "domain")].join("/"))])
+    .filter(([, curve]) => curve)
+    .map(([row, curve]) => {
+      const change = radiusText(Number(at(row, "median_change")));
+      const percent = `${radiusText(Number(at(row, "percent_of_range")))} %`;
+      const cells = [NORM_NAMES[at(row, "norm")], at(row, "column"), change, percent];
+      return el(
+        "tr",
+        {},
+        el("th", { scope: "row" }, curve.title),
+        cells.map((text, place) => el("td", { class: place < 2 ? "text" : "" }, text)),
+      );
+    });
+  const head = ["Method", "Norm", "Column", "Change, in its unit", "of its range"].map((title, place) =>
+    el("th", { scope: "col", class: place < 3 ? "text" : "" }, title),
+  );
+  const caption =
+    "Half of the sensitive inputs stay so for smaller changes. ℓ₁, ℓ₂: of one column alone; ℓ∞: of all columns at once.";
+  const table = el(
+    "table",
+    {},
+    el("caption", {}, caption),
+    el("thead", {}, el("tr", {}, head)),
+    el("tbody", {}, body),
+  );
+  return scrollable(`Own units on ${dataset.name}`, table);
 }
