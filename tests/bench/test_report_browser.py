@@ -288,8 +288,9 @@ def test_the_page_opens_with_the_verdict_and_its_table_leads_to_the_curves(repor
     assert list(rows.columns) == ["ℓ₁", "ℓ₂", "ℓ∞"] and {"tiny", NASTY} <= set(rows.index)
     report.execute_script("arguments[0].click()", verdict.find_elements(By.CSS_SELECTOR, "td.leader a")[-1])
     until(lambda: "norm=l2" in report.execute_script("return location.hash"))
-    assert report.find_elements(By.CSS_SELECTOR, "main > section")[1].is_displayed()
-    assert verdict.location["y"] < report.find_element(By.CSS_SELECTOR, ".chart").location["y"]
+    second = report.find_elements(By.CSS_SELECTOR, "main > section")[1]
+    assert second.is_displayed()
+    assert verdict.location["y"] < second.find_element(By.CSS_SELECTOR, ".chart").location["y"]
 
 
 def test_details_are_folded_and_the_page_is_short(report, shown):
