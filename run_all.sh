@@ -128,7 +128,7 @@ attack() {
   if [ -n "$2" ]; then data=(--data-dir "$2"); fi
   echo
   "$python" -m bench.falsify "$1" ${data[@]+"${data[@]}"} \
-    --limit 20 --restarts 1 --steps 20 --library 20 --bracket 20
+    --limit 10 --restarts 1 --steps 20 --library 10 --bracket 10
 }
 
 word=${1:-quick}

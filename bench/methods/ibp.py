@@ -8,7 +8,6 @@ from bench.methods._bounds import (
     QUICK_BOUNDS,
     BoundPropagation,
     BoundsSettings,
-    Certificate,
     Training,
 )
 from fcnn.training import TrainSettings
@@ -19,7 +18,6 @@ class IBPSettings(BoundsSettings):
     """Recipe of a network trained with interval bounds; the keys are those of ``BoundsSettings``."""
 
     training: Training = "ibp"
-    certificates: tuple[Certificate, ...] = ("crown:free",)
     train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=40, batch_size=128))
 
 

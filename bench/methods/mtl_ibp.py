@@ -1,26 +1,17 @@
 """A network trained between adversarial examples and interval bounds, certified by CROWN."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bench.basics.space import Range, SearchSpace
-from bench.methods._bounds import (
-    ADVERSARIAL_SPACE,
-    QUICK_BOUNDS,
-    BoundPropagation,
-    BoundsSettings,
-    Certificate,
-    Training,
-)
-from fcnn.training import TrainSettings
+from bench.methods._bounds import ADVERSARIAL_SPACE, QUICK_BOUNDS, BoundPropagation, Training
+from bench.methods.ibp import IBPSettings
 
 
 @dataclass(frozen=True)
-class MTLIBPSettings(BoundsSettings):
-    """Recipe of a network trained by MTL-IBP; the keys are those of ``BoundsSettings``."""
+class MTLIBPSettings(IBPSettings):
+    """Recipe of a network trained by MTL-IBP: that of interval bounds, with another loss."""
 
     training: Training = "mtl_ibp"
-    certificates: tuple[Certificate, ...] = ("crown:free",)
-    train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=40, batch_size=128))
 
 
 class MTLIBP(BoundPropagation):
