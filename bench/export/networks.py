@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.lipschitz.layers import CachedWeight
+from baselines.lipschitz.linf import LinfDistance
 from bench.basics.errors import UsageError
 from bench.contract import Method
 from bench.export.plain import NotPlain, write_plain
@@ -31,6 +32,17 @@ class OneOutput(nn.Module):
         return self.model(x).reshape(-1, 1)
 
 
+class Distances(nn.Module):
+    """x (N, d) -> ||x - w_o||_inf for each of the units o, (N, units), in operations that ONNX has."""
+
+    def __init__(self, centre: Tensor) -> None:
+        super().__init__()
+        self.centre = nn.Parameter(centre)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x[:, None, :] - self.centre).abs().amax(dim=2)
+
+
 def with_fixed_weights(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Return a copy of that precision whose layers hold the weights they would compute, so that ONNX can have them.
 
@@ -45,6 +57,9 @@ def with_fixed_weights(model: nn.Module, dtype: torch.dtype) -> nn.Module:
                     "its circular convolutions use Fourier transforms, which verifiers do not read"
                 )
             layer.compute_weight = weight.detach().to(dtype).clone
+        for name, child in layer.named_children():
+            if isinstance(child, LinfDistance):
+                setattr(layer, name, Distances(child.centre.detach()))
     return model
 
 

@@ -68,6 +68,10 @@ class UnionScore(nn.Module):
         self.register_buffer("scales", torch.ones(len(members), dtype=torch.float64))
         self.register_buffer("threshold", torch.zeros((), dtype=torch.float64))
 
+    def forward(self, x: Tensor) -> Tensor:
+        scores = [member(x) + member.threshold for member in self.members.values()]
+        return self.joined(scores) - self.threshold
+
     def joined(self, scores: Sequence[Tensor]) -> Tensor:
         """The union's scores (N,) from each member's, all (N,), before any threshold."""
         parts = zip(scores, self.offsets, self.scales, strict=True)

@@ -14,6 +14,7 @@ from synthetic import blobs
 
 from bench.basics.errors import UsageError
 from bench.basics.files import plain
+from bench.basics.settings import from_table
 from bench.data import load_dataset
 from bench.export.__main__ import main
 from bench.export.networks import write_onnx
@@ -21,13 +22,13 @@ from bench.export.questions import ask
 from bench.export.questions import vnnlib as written
 from bench.kept.finished import load_method
 from bench.kept.store import Store
+from bench.methods import get_method
 from bench.methods.cayley import Cayley
 from bench.methods.crown import CROWN
 from bench.methods.fcnn import FCNN, FCNNSettings
 from bench.methods.fcnn_published import PublishedFCNN
 from bench.methods.l1_lipschitz import L1Lipschitz
 from bench.methods.linear import Linear
-from bench.methods.linf_distance import LinfDistance
 from bench.methods.sll import SLL
 from bench.methods.smoothing_gaussian import SmoothingGaussian
 from bench.queries import ANSWERS
@@ -185,17 +186,11 @@ def test_networks_are_written_with_plain_weights(kind, shape, settings, tmp_path
     assert not operators & {"Exp", "Abs", "Clip", "ReduceSum"}  # of the weights' computation
 
 
-@pytest.mark.parametrize(
-    ("method", "reason"),
-    [
-        (Cayley(Cayley.Settings(network="convnet", width=2)), "Fourier"),
-        (LinfDistance(LinfDistance.Settings(hidden=(3,))), "computes other scores"),
-    ],
-)
-def test_networks_that_cannot_be_written_are_left_out_with_the_reason(method, reason, tmp_path):
+def test_networks_that_cannot_be_written_are_left_out_with_the_reason(tmp_path):
+    method = Cayley(Cayley.Settings(network="convnet", width=2))
     method.build((1, 4, 4), seed=0)
     method.load_state(method.state())
-    with pytest.raises(UsageError, match=reason):
+    with pytest.raises(UsageError, match="Fourier"):
         write_onnx(method, (1, 4, 4), tmp_path / "net.onnx")
     assert not (tmp_path / "net.onnx").exists()
 
@@ -321,3 +316,32 @@ def test_features_that_nobody_can_change_are_pinned_in_the_question():
     assert question.lower[1, 0] == question.upper[1, 0] == x[1, 0]
     assert question.lower[0, 0] <= 0.0 and question.upper[1, 1] >= 1.15
     assert 0.25 <= question.reach < 0.2501
+
+
+SCORES = {
+    "linf_distance": {"hidden": [5, 4]},
+    "l1_lipschitz": {"hidden": [5, 4]},
+    "fcnn_learned": {"head": "max_affine", "pieces": 3, "map_settings": {"hidden": [5, 4]}},
+    "fcnn_union": {
+        "members": {
+            "pixels": {"method": "fcnn", "hidden": [3]},
+            "linf": {
+                "method": "fcnn_learned",
+                "feature_map": "linf_distance",
+                "map_settings": {"hidden": [5, 4]},
+            },
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_lipschitz_networks_learned_maps_and_unions_are_written(name, tmp_path):
+    """What is written is held against the method itself, or UsageError is raised."""
+    kind = get_method(name)
+    method = kind(from_table(kind.Settings, SCORES[name], name))
+    method.build((6,), seed=0)
+    method.model.double().eval()
+    method.set_threshold(0.25)
+    write_onnx(method, (6,), tmp_path / "score.onnx")
+    assert (tmp_path / "score.onnx").stat().st_size > 0
