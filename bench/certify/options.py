@@ -94,15 +94,19 @@ def check(options: argparse.Namespace) -> None:
 
 
 def sensitive_logit(given: str | None, data: Dataset) -> int | None:
-    """The logit that --sensitive-logit names, by number or by class; None if it is not given."""
+    """The logit that --sensitive-logit names, by number or by class; None if it is not given.
+
+    What can be a number is one: class 8 of a data set of 3s and 8s is logit 1 of two, but logit 8 of ten.
+    """
     if given is None:
         return None
-    if given in data.labels:
-        return data.labels.index(given)
     try:
         return int(given)
     except ValueError:
-        raise unknown("class in --sensitive-logit", given, data.labels) from None
+        pass
+    if given not in data.labels:
+        raise unknown("class in --sensitive-logit", given, data.labels)
+    return data.labels.index(given)
 
 
 def label_place(data: Dataset) -> tuple[int, int] | None:

@@ -17,6 +17,7 @@ from baselines.bounds import (
     certify,
     lower_bounds,
 )
+from baselines.bounds.propagation import OutOfTimeError
 from baselines.networks import Normalise, build_network
 from fcnn.training import TrainSettings, cross_entropy, train
 
@@ -257,3 +258,24 @@ def test_bounds_do_not_depend_on_the_other_inputs_of_the_batch(kind):
         alone = torch.cat([score.lower(balls.select(torch.tensor([i])), method) for i in range(6)])
         torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-11)
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_bound_stops_when_its_time_is_over_and_a_search_keeps_what_it_has(monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1)).double()
+    x = torch.rand(5, 4, dtype=torch.float64)
+    with torch.no_grad():
+        model[-1].bias.add_(0.5 - model(x).min())
+    score = BoundedScore(model, (4,))
+    clock = iter(range(10_000))
+    monkeypatch.setattr("baselines.bounds.propagation.time.monotonic", lambda: float(next(clock)))
+    balls = score.balls(x, "linf", "free").with_radius(torch.full((5,), 0.01, dtype=torch.float64))
+    with pytest.raises(OutOfTimeError):
+        score.lower(balls, "alpha_crown", until=2.0)  # in the middle of the second pass
+    complete = RadiusSearch(score, x, "linf").radii("crown").radius
+    for seconds in (0, 5, 25, 60, 150):
+        search = RadiusSearch(score, x, "linf", until=float(next(clock) + seconds))
+        for method in ("ibp", "crown"):
+            radius = search.radii(method).radius
+            assert (radius >= 0).all() and (radius <= complete * (1 + 1e-3)).all()
+    assert (radius > 0).all()  # some time is enough for something

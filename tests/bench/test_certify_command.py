@@ -13,7 +13,9 @@ from sklearn.neural_network import MLPClassifier
 from torch import nn
 
 from baselines.bounds import certify as bounds
+from bench.basics.errors import UsageError
 from bench.certify.__main__ import main
+from bench.certify.options import sensitive_logit
 from bench.data import load_dataset
 from bench.falsify import main as falsify
 from bench.kept.store import Store
@@ -242,3 +244,12 @@ def test_a_network_read_the_wrong_way_round_is_pointed_out(folder, tmp_path, cap
     arguments = ["--model", str(path / "net.onnx"), "--data", str(path / "own.npz"), "--certificates", "ibp"]
     assert main([*arguments, "--norms", "l2", "--sensitive-logit", "0", "--out", str(tmp_path / "out")]) == 0
     assert "--sensitive-logit" in capsys.readouterr().err
+
+
+def test_a_number_is_a_logit_whatever_the_classes_are_called():
+    data = load_dataset("digits_38")
+    assert data.labels == ("3", "8")
+    assert [sensitive_logit(given, data) for given in ("3", "8", "0", "1")] == [3, 8, 0, 1]
+    assert sensitive_logit("inner", load_dataset("circles")) == 1
+    with pytest.raises(UsageError, match="unknown class in --sensitive-logit 'eight'"):
+        sensitive_logit("eight", data)

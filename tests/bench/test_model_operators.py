@@ -290,3 +290,21 @@ def test_every_operator_has_a_case():
         "ai.onnx.ml.ZipMap",
     }  # fmt: skip
     assert set(OPERATORS) <= tested | elsewhere
+
+
+def test_gelu_as_exporters_wrote_it_for_years_is_one_activation_for_bounds(tmp_path):
+    from bench.certify.choice import obstacles
+
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["z"]),
+        helper.make_node("Div", ["z", "root"], ["scaled"]),
+        helper.make_node("Erf", ["scaled"], ["erf"]),
+        helper.make_node("Add", ["erf", "one"], ["gate"]),
+        helper.make_node("Mul", ["z", "gate"], ["double"]),
+        helper.make_node("Mul", ["double", "half"], ["h"]),
+    ]
+    numbers_of = {"root": np.float32(2**0.5), "one": np.float32(1.0), "half": np.float32(0.5)}
+    path = write(nodes, TABLE, {"w": constant(6, 5), **numbers_of}, tmp_path / "net.onnx")
+    check(path, TABLE)
+    against, layered = obstacles(open_model(path, TABLE, logit=1).score, TABLE, torch.device("cpu"))
+    assert against["crown"] == "" and len(layered.layers) == 2
