@@ -83,20 +83,29 @@ def _through_affine(coefficients: Tensor, bounds: LayerBounds) -> tuple[Tensor, 
     return before, (coefficients * value).reshape(len(origin), -1).sum(dim=1)
 
 
+def _is_fixed(layer: nn.BatchNorm2d) -> bool:
+    return not layer.training and layer.running_var is not None
+
+
 def _reach(layer: nn.Module, reach: Tensor) -> Tensor:
     """Half width behind an affine layer of a box with half width ``reach`` before it."""
     kind = type(layer)  # a subclass may compute something else
-    if kind is nn.Linear:
+    if isinstance(layer, nn.Linear) and kind is nn.Linear:
         return functional.linear(reach, layer.weight.abs())
-    if kind is nn.Conv2d and layer.padding_mode == "zeros":
+    if isinstance(layer, nn.Conv2d) and kind is nn.Conv2d and layer.padding_mode == "zeros":
         return functional.conv2d(
             reach, layer.weight.abs(), None, layer.stride, layer.padding, layer.dilation, layer.groups
         )
-    if kind is nn.BatchNorm2d and not layer.training and layer.running_var is not None:
-        scale = torch.rsqrt(layer.running_var + layer.eps)
+    if (
+        isinstance(layer, nn.BatchNorm2d)
+        and kind is nn.BatchNorm2d
+        and not layer.training
+        and layer.running_var is not None
+    ):
+        scale = torch.rsqrt(layer.running_var.add(layer.eps))
         scale = scale if layer.weight is None else layer.weight * scale
         return reach * scale.abs()[None, :, None, None]
-    if kind is Normalise:
+    if isinstance(layer, Normalise) and kind is Normalise:
         return reach / layer.std.abs()
     raise ValueError(
         f"bounds for training know no layer {kind.__name__}: use Linear, Conv2d, ReLU, average pooling, Flatten "

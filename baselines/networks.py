@@ -18,6 +18,9 @@ LARGEST_FINAL_SIDE = 8
 class Normalise(nn.Module):
     """(x - mean) / std with constants that are part of the network's state."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: float = 0.5, std: float = 0.5) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(float(mean)))

@@ -26,6 +26,8 @@ SLACK = 1e-9
 class ThresholdedScore(nn.Module):
     """score(x) = network(x) - threshold, the threshold being part of the state; sensitive iff score > 0."""
 
+    threshold: Tensor
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network

@@ -165,14 +165,14 @@ class Method(ABC):
     guarantee: ClassVar[Literal["deterministic", "probabilistic"]] = "deterministic"
     kind: ClassVar[str] = ""
     slot: ClassVar[int | None] = None
-    Settings: ClassVar[type]
+    Settings: ClassVar[type[Any]]
     batch_size: ClassVar[int] = 512
     space: ClassVar[SearchSpace] = SearchSpace()
     respects_mutable: ClassVar[bool] = False
 
     settings: Any = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    model: nn.Module | None = field(default=None, repr=False)
+    model: nn.Module = field(init=False, repr=False)  # there once it is built
     mutable: Tensor | None = field(default=None, repr=False)
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -220,8 +220,8 @@ class Method(ABC):
         threshold = getattr(self.model, "threshold", None)
         return None if threshold is None else float(threshold)
 
-    def set_threshold(self, threshold: float) -> None:
-        """Put a threshold into the network, where the buffer's precision asks for it the next higher one.
+    def set_threshold(self, threshold: float) -> float:
+        """Put a threshold into the network, where the buffer's precision asks for it the next higher one; return it.
 
         Raises UsageError for a network without a threshold.
         """
@@ -235,6 +235,7 @@ class Method(ABC):
             buffer.fill_(threshold)
             if float(buffer) < threshold:
                 buffer.copy_(torch.nextafter(buffer, torch.full_like(buffer, float("inf"))))
+        return float(buffer)
 
     def decision_range(self, x: Tensor, seed: int) -> tuple[Tensor, Tensor] | None:
         """Return low and high, (N,): with a threshold t an input is called sensitive iff t < low, other iff t >= high.
@@ -262,9 +263,9 @@ class Method(ABC):
         decisive = torch.where(sensitive, low, high)
         found = []
         for point in points:
-            self.set_threshold(calibrated_threshold(decisive, y, point))
-            above = int((decisive[~sensitive] > self.threshold).sum())
-            found.append(Calibration(str(point), self.threshold, int((~sensitive).sum()), above))
+            threshold = self.set_threshold(calibrated_threshold(decisive, y, point))
+            above = int((decisive[~sensitive] > threshold).sum())
+            found.append(Calibration(str(point), threshold, int((~sensitive).sum()), above))
         return found
 
     def calibrate(
@@ -286,8 +287,8 @@ class Method(ABC):
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
         """Certify inputs that ``predict`` calls sensitive, for each of the norms (all of them in curve.norms)."""
 
-    def predict_at(self, x: Tensor, thresholds: Sequence[float | None], seed: int) -> list[Tensor]:
-        """Return what ``predict`` returns at each threshold (None: as it is); a method may share work between them."""
+    def predict_at(self, x: Tensor, thresholds: Sequence[float], seed: int) -> list[Tensor]:
+        """Return what ``predict`` returns at each threshold; a method may share work between them."""
         return [self._at(threshold).predict(x, seed) for threshold in thresholds]
 
     def shares_thresholds(self, curve: Curve) -> bool:
@@ -297,7 +298,7 @@ class Method(ABC):
     def certify_at(
         self,
         x: Tensor,
-        thresholds: Sequence[float | None],
+        thresholds: Sequence[float],
         wanted: Tensor,
         curve: Curve,
         norms: Sequence[str],
@@ -305,7 +306,7 @@ class Method(ABC):
     ) -> list[dict[str, Radii]]:
         """Return the radii at each threshold of those inputs that are predicted sensitive there.
 
-        Called with the threshold 0. thresholds: T numbers (None: as it is); wanted: (T, N) bool, which of x
+        Called with the threshold 0. thresholds: T numbers; wanted: (T, N) bool, which of x
         (N, *input_shape) to certify at each. What is found at one threshold must not depend on the others.
         """
         shared = None
@@ -326,7 +327,7 @@ class Method(ABC):
     def radii_at(
         self,
         x: Tensor,
-        thresholds: Sequence[float | None],
+        thresholds: Sequence[float],
         wanted: Tensor,
         curve: Curve,
         norms: Sequence[str],
@@ -338,8 +339,10 @@ class Method(ABC):
         """
         return None
 
-    def _at(self, threshold: float | None) -> Self:
-        if threshold is not None:
+    def _at(self, threshold: float) -> Self:
+        if (
+            self.threshold is not None
+        ):  # a network without one decides at 0, the only threshold it is asked about
             self.set_threshold(threshold)
         return self
 

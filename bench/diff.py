@@ -61,7 +61,8 @@ def only_in_one(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
     """Return a line for each curve that one run has and the other does not."""
     keys = [set(radii[CURVE_KEY].itertuples(index=False, name=None)) for radii in (before, after)]
     lines = []
-    for text, mine, other in (("only in OUT1", *keys), ("only in OUT2", *reversed(keys))):
+    first, second = keys
+    for text, mine, other in (("only in OUT1", first, second), ("only in OUT2", second, first)):
         lines += [f"{text}: {' '.join(key)}" for key in sorted(mine - other)]
     return lines
 

@@ -102,9 +102,8 @@ def certify_with_bounds(
         for norm, radius in radii.items():
             if certificate == "refined":
                 size = min(_fitting(certified, x, settings.cuts, memory), _cached(x, WALKED_FLOATS))
-                parts = zip(
-                    *(values.split(size) for values in (batch, radius, tangents.score > 0)), strict=True
-                )
+                sensitive = (tangents.score > 0).split(size)
+                parts = zip(batch.split(size), radius.split(size), sensitive, strict=True)
                 found = [refine(certified, *part, norm, domain, settings, mutable) for part in parts]
             else:
                 found = [RadiusBounds.of_radius(radius, tangents.score > 0, batch if points else None)]
@@ -199,7 +198,7 @@ def _tangent_radii(
     if certificate == "closed_form":
         return radii
     size = _cached(x, CACHED_FLOATS)
-    parts = zip(*(values.split(size) for values in (x, tangents.margin, tangents.gradient)), strict=True)
+    parts = zip(x.split(size), tangents.margin.split(size), tangents.gradient.split(size), strict=True)
     found = [_by_coordinates(certified, *part, norms, certificate, domain) for part in parts]
     # The maxima keep the order of the certificates against rounding.
     return {norm: torch.maximum(radii[norm], torch.cat([by[norm] for by in found])) for norm in norms}
@@ -287,7 +286,8 @@ def _cached(x: Tensor, floats: int) -> int:
 def _join(parts: list[RadiusBounds]) -> RadiusBounds:
     if len(parts) == 1:
         return parts[0]
-    point = None if parts[0].point is None else torch.cat([part.point for part in parts])
+    points = [part.point for part in parts if part.point is not None]
+    point = torch.cat(points) if len(points) == len(parts) else None
     return RadiusBounds(
         torch.cat([part.radius for part in parts]), torch.cat([part.radius_upper for part in parts]), point
     )

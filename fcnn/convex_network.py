@@ -60,10 +60,11 @@ class ConvexNetwork(nn.Module, ABC):
 
     def nonnegative_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield (name, weight) of every weight that must be non-negative for the score to be convex."""
-        kinds = (NonNegativeLinear, NonNegativeConv2d, NonNegativeBatchNorm2d)
         for name, module in self.named_modules():
-            if isinstance(module, kinds):
-                yield f"{name}.weight", module.weight
+            if isinstance(module, NonNegativeLinear | NonNegativeConv2d | NonNegativeBatchNorm2d):
+                weight = module.weight
+                assert isinstance(weight, nn.Parameter)
+                yield f"{name}.weight", weight
 
     @torch.no_grad()
     def project(self) -> None:

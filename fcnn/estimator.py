@@ -103,11 +103,11 @@ class FCNNClassifier(ClassifierMixin, BaseEstimator):
         Raises ValueError for settings or data that cannot be used.
         """
         self._check_settings()
-        X, y = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(y)
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
-        self.classes_, positions = np.unique(y, return_inverse=True)
+        rows, labels = validate_data(self, X, y, dtype=np.float64)
+        check_classification_targets(labels)
+        weight = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+        rows, labels, weight = rows[weight > 0], labels[weight > 0], weight[weight > 0]
+        self.classes_, positions = np.unique(labels, return_inverse=True)
         if len(self.classes_) != 2:
             raise ValueError(
                 "Only binary classification is supported. The type of the target is "
@@ -116,13 +116,13 @@ class FCNNClassifier(ClassifierMixin, BaseEstimator):
         self.sensitive_ = self._sensitive_position()
         names = list(getattr(self, "feature_names_in_", ()))
         self.mutable_ = mutable_columns(self.immutable, names, self.n_features_in_)
-        self._learn_scale(X)
+        self._learn_scale(rows)
         sensitive = positions == self.sensitive_
         seed = int(check_random_state(self.random_state).randint(2**31))
         kept, held_out = hold_out(sensitive, self.validation_fraction, seed)
-        self._train(X, sensitive, self._weighted(sensitive, weight), kept, held_out, seed)
+        self._train(rows, sensitive, self._weighted(sensitive, weight), kept, held_out, seed)
         judged = kept if held_out is None else held_out
-        self._calibrate(self._scores(X[judged]), sensitive[judged], weight[judged])
+        self._calibrate(self._scores(rows[judged]), sensitive[judged], weight[judged])
         return self
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
@@ -303,17 +303,16 @@ class FCNNClassifier(ClassifierMixin, BaseEstimator):
         x = torch.from_numpy(self._scaled(rows).astype(np.float32))
         # The loss is told each row's weight beside its label.
         target = torch.from_numpy(np.stack([sensitive, weight / weight.mean()], axis=1).astype(np.float32))
-        batch = self.batch_size
-        if batch == "auto":
-            batch = min(LARGEST_BATCH, max(SMALLEST_BATCH, len(kept) // BATCHES))
+        suggested = min(LARGEST_BATCH, max(SMALLEST_BATCH, len(kept) // BATCHES))
+        batch = self.batch_size if isinstance(self.batch_size, int) else suggested
         self.classifier_ = self._untrained(x[kept], seed)
         loss = WeightedLoss({self.norm: self.weight}, self._mutable_tensor())
-        stops = held_out is not None and self.n_iter_no_change is not None
+        patience = None if held_out is None else self.n_iter_no_change
         settings = TrainSettings(
             epochs=self.epochs,
             batch_size=batch,
             learning_rate=self.learning_rate,
-            patience=self.n_iter_no_change if stops else 0,
+            patience=patience or 0,
         )
         history = train(
             self.classifier_,
@@ -323,7 +322,7 @@ class FCNNClassifier(ClassifierMixin, BaseEstimator):
             seed=seed,
             after_step=self.classifier_.project,
             validate=(lambda model: -float(loss(model, x[held_out], target[held_out], 1.0).detach()))
-            if stops
+            if patience is not None
             else None,
         )
         self.n_iter_ = len(history.loss)

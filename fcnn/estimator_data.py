@@ -21,7 +21,7 @@ def class_weights(
     """
     if setting is None:
         return np.ones(len(sensitive))
-    if setting == "balanced":
+    if isinstance(setting, str):  # "balanced": the others are refused with the settings
         return weight.sum() / 2 / np.where(sensitive, weight[sensitive].sum(), weight[~sensitive].sum())
     for label in setting:
         if label not in labels.tolist():

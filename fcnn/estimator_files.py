@@ -49,7 +49,8 @@ def load_estimator(kind: type[Estimator], path: Path) -> Estimator:
             name: tuple(value) if isinstance(value, list) else _pairs(value)
             for name, value in extra["settings"].items()
         }
-        estimator = kind(**settings)
+        # Its fitted attributes are set here, not by fit.
+        estimator: Any = kind(**settings)
         labels = extra["classes"]
         estimator.classes_ = np.array(
             labels["labels"], dtype=object if labels["kind"] == "O" else labels["kind"]

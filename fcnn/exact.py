@@ -57,18 +57,21 @@ def exact_radius(
     if domain not in DOMAINS:
         raise ValueError(f"unknown domain {domain!r}: choose from {', '.join(DOMAINS)}")
     check_inputs(x)
+    network = classifier.network
     if not (
-        type(classifier.network).forward is ConvexMLP.forward and classifier.feature_map.is_exactly(Identity)
+        isinstance(network, ConvexMLP)
+        and type(network).forward is ConvexMLP.forward
+        and classifier.feature_map.is_exactly(Identity)
     ):
         raise ValueError(
             f"exact radii need a ConvexMLP behind an Identity feature map, got {type(classifier.network).__name__} "
             f"behind {type(classifier.feature_map).__name__}: use certificate 'refined'"
         )
-    network = classifier.frozen()
+    frozen = classifier.frozen()
     solve = {"l1": _solve_l1, "l2": _solve_l2, "linf": _solve_linf}[norm]
     radii, points = [], []
     for one in x.double():
-        radius, delta = _exact_one(network, one, solve, domain)
+        radius, delta = _exact_one(frozen, one, solve, domain)
         radii.append(radius)
         points.append(one.flatten().cpu() + torch.from_numpy(delta))
     return torch.tensor(radii, dtype=torch.float64), torch.stack(points).reshape(x.shape)
@@ -94,7 +97,9 @@ def _exact_one(
 
 def _epigraph(classifier: FeatureConvexScore, x: Tensor) -> Epigraph:
     """z_k >= H z_{k-1} + A_k δ + (A_k φ(x) + b_k) for hidden layers, and the last one <= 0."""
-    input_weights, biases, hidden_weights = classifier.network.to_arrays()
+    network = classifier.network
+    assert isinstance(network, ConvexMLP)  # others are refused above
+    input_weights, biases, hidden_weights = network.to_arrays()
     features = classifier.feature_map(x[None]).flatten()
     offsets = [weight @ features + bias for weight, bias in zip(input_weights, biases, strict=True)]
     offsets[-1] = offsets[-1] - classifier.threshold

@@ -117,6 +117,8 @@ class Identity(FeatureMap):
     mean: array that broadcasts to one input, or None.
     """
 
+    mean: Tensor
+
     precision = 0.0  # the one rounding of a feature is counted with the network's
 
     def __init__(self, mean: Any | None = None) -> None:
@@ -147,6 +149,8 @@ class CenteredAbs(FeatureMap):
     of phi is at most |(delta, delta)|_p: Lipschitz constants 2, sqrt(2), 1 in l1, l2, linf.
     Source: Pfrommer, Anderson, Piet, Sojoudi (NeurIPS 2023), section 4.
     """
+
+    mean: Tensor
 
     precision = 0.0
 

@@ -1,5 +1,6 @@
 """Convex heads for learned feature maps, which can start as the affine function that the map was trained with."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ class MaxAffine(ConvexNetwork):
     def settings(self) -> dict[str, Any]:
         return {"in_features": self.affine.in_features, "pieces": self.affine.out_features}
 
-    def floats_per_input(self, feature_shape: tuple[int, ...]) -> int:
+    def floats_per_input(self, feature_shape: Sequence[int]) -> int:
         if tuple(feature_shape) != (self.affine.in_features,):
             raise ValueError(
                 f"one input's features have shape {tuple(feature_shape)}: expected ({self.affine.in_features},)"

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fcnn.convex_network import float64_copy
 
 STANDARD = frozenset(vars(nn.Module()))
+Kind = TypeVar("Kind", bound=nn.Module)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -28,7 +29,7 @@ class KeptCopy:
         # What was found out about the copy; forgotten with it.
         self.notes: dict[Any, Any] = {}
 
-    def of(self, module: nn.Module) -> nn.Module:
+    def of(self, module: Kind) -> Kind:
         """The copy of ``module`` as it is now."""
         if self._copy is None or not self._is_fresh(module):
             self._copy, self.notes = None, {}
@@ -36,7 +37,7 @@ class KeptCopy:
             pairs = zip(module.modules(), self._copy.modules(), strict=True)
             self._parts = [_Part(one, other) for one, other in pairs]
             self._weights = [None if one is None else _Weight(one) for one in _weights(module.modules())]
-        return self._copy
+        return cast(Kind, self._copy)
 
     def _is_fresh(self, module: nn.Module) -> bool:
         # The structure first: with the same layers there are as many weights.

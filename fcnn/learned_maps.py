@@ -12,9 +12,9 @@ from fcnn.feature_maps import FeatureMap
 
 LARGEST_REACH = 1e6
 # (layers, norm) -> (L, q): ||layers(x) - layers(y)||_q <= L ||x - y||_p, p being the norm.
-Constants = Callable[[nn.Module, str], tuple[float, str]]
+Constants = Callable[[Any, str], tuple[float, str]]
 # (layers, x, norm, reach (N,)) -> (N,): how much of layers(x') is rounding in float64, wherever ||x' - x||_p <= reach.
-Rounding = Callable[[nn.Module, Tensor, str, Tensor], Tensor]
+Rounding = Callable[[Any, Tensor, str, Tensor], Tensor]
 
 
 class LipschitzMap(FeatureMap):
@@ -81,9 +81,12 @@ def certify_through_map(
     """
     frozen = classifier.frozen()
     feature_map = frozen.feature_map
+    if not isinstance(feature_map, LipschitzMap):
+        raise ValueError(f"{type(feature_map).__name__} is no LipschitzMap: use classifier.certify")
     head = FeatureConvexClassifier(frozen.network, threshold=float(frozen.threshold))
     features = torch.cat([feature_map(batch) for batch in frozen.batches(x)])
-    radii, found = {}, {}
+    radii: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
     for norm in norms:
         landing = feature_map.lands_in(norm)
         if landing not in found:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from functools import reduce
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,9 @@ class ConvexMLP(ConvexNetwork):
     A_k = 0 for k >= 1. H starts uniform in [0, ``hidden_init``].
     """
 
+    hidden_layers: Sequence[NonNegativeLinear]
+    passthroughs: Sequence[nn.Linear]
+
     def __init__(
         self,
         in_features: int,
@@ -54,12 +57,13 @@ class ConvexMLP(ConvexNetwork):
         self.hidden_init = hidden_init
         widths = (*self.hidden, 1)
         self.first = nn.Linear(in_features, widths[0])
-        self.hidden_layers = nn.ModuleList(
+        hidden_layers = [
             NonNegativeLinear(width, following, hidden_init) for width, following in pairwise(widths)
-        )
-        self.passthroughs = nn.ModuleList(
-            nn.Linear(in_features, width, bias=False) for width in (widths[1:] if passthrough else ())
-        )
+        ]
+        free = [nn.Linear(in_features, width, bias=False) for width in (widths[1:] if passthrough else ())]
+        # A ModuleList does not tell what its layers are.
+        self.hidden_layers = cast(Sequence[NonNegativeLinear], nn.ModuleList(hidden_layers))
+        self.passthroughs = cast(Sequence[nn.Linear], nn.ModuleList(free))
 
     @classmethod
     def from_arrays(
@@ -182,7 +186,7 @@ class ConvexConvNet(ConvexNetwork):
         hidden_init: float = CONV_HIDDEN_INIT,
     ) -> None:
         super().__init__()
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "in_channels": in_channels,
             "features": features,
             "depth": depth,
@@ -232,7 +236,7 @@ class ConvexConvNet(ConvexNetwork):
     def forward(self, x: Tensor) -> Tensor:
         self._check_shape(x.shape[1:])
         z = self._pool_by_size(functional.relu(self.first_norm(self.first(x))))
-        small = functional.adaptive_avg_pool2d(x, z.shape[-2:]) if self.passthrough else x
+        small = functional.adaptive_avg_pool2d(x, (z.shape[-2], z.shape[-1])) if self.passthrough else x
         for block in self.blocks:
             z = block(z, small)
         score = self.readout(self._pool_to_grid(z).flatten(1))

@@ -105,7 +105,7 @@ class PublishedConvNet(ConvexNetwork):
                 "odd kernels"
             )
         self.in_shape = tuple(in_shape)
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "in_shape": list(in_shape),
             "features": features,
             "depth": depth,

@@ -7,7 +7,7 @@ ends converge to the exact radius. Derivation and proof: ``docs/certificates.md`
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -84,8 +84,8 @@ def refine(
 
     Raises UnsoundCertificate where a radius reaches beyond an adversarial point: one of the two must be wrong.
     """
-    bounds = RadiusBounds.of_radius(radius, sensitive, x)
-    walk = Walk(certified, x, bounds, norm, domain, settings, mutable)
+    bounds, points = RadiusBounds.of_radius(radius, sensitive), torch.full_like(x, math.nan)
+    walk = Walk(certified, x, bounds, points, norm, domain, settings, mutable)
     for _ in range(settings.steps):
         if not walk.drop_finished():
             break
@@ -98,23 +98,24 @@ def refine(
             f"first {float(bounds.radius[row])!r} where one lies at {float(bounds.radius_upper[row])!r}: no radius of "
             "this network is to be trusted; please report it with the network and the input"
         )
-    return bounds
+    return replace(bounds, point=points)
 
 
 class Walk:
-    """The walk of a batch of inputs in one norm; ``bounds`` improve in place."""
+    """The walk of a batch of inputs in one norm; ``bounds`` and the adversarial ``points`` improve in place."""
 
     def __init__(
         self,
         certified: CertifiedScore,
         x: Tensor,
         bounds: RadiusBounds,
+        points: Tensor,
         norm: str,
         domain: str,
         settings: RefineSettings,
         mutable: Tensor | None = None,
     ) -> None:
-        self.certified, self.bounds, self.settings = certified, bounds, settings
+        self.certified, self.bounds, self.points, self.settings = certified, bounds, points, settings
         self.norm, self.domain, self.mutable = norm, domain, mutable
         self.rows = (torch.isfinite(bounds.radius) & (bounds.radius > 0)).nonzero()[:, 0]
         self.x = x[self.rows]
@@ -197,7 +198,7 @@ class Walk:
         The relaxation's own solution lies outside the adversarial set. Once an adversarial point is known, a point
         some way towards it gives deeper cuts, or is adversarial and nearer.
         """
-        target = self.bounds.point[self.rows]
+        target = self.points[self.rows]
         return torch.where(target.isnan(), relaxed, relaxed + INWARDS * (target - relaxed))
 
     def _record(self, rows: Tensor, x: Tensor, point: Tensor, score: Tensor) -> None:
@@ -205,7 +206,7 @@ class Walk:
         distance = self._length(point - x)
         nearer = (score <= 0) & (distance < self.bounds.radius_upper[rows])
         self.bounds.radius_upper[rows[nearer]] = distance[nearer]
-        self.bounds.point[rows[nearer]] = point[nearer]
+        self.points[rows[nearer]] = point[nearer]
 
     def _length(self, step: Tensor) -> Tensor:
         (length,) = row_norms(step.flatten(1), [ORDER[self.norm]])

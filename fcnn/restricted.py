@@ -23,6 +23,8 @@ class MutableSlopes(ConvexNetwork):
     Its values are those of the network, and so is what is proved of them.
     """
 
+    mutable: Tensor
+
     def __init__(self, network: ConvexNetwork, mutable: Tensor) -> None:
         super().__init__()
         self.network = network

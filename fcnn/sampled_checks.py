@@ -89,7 +89,7 @@ def check_lipschitz(
 
 
 def check_weights(
-    feature_map: Callable[[Tensor], Tensor], weights: Callable[[Tensor], Tensor], x: Tensor
+    feature_map: Callable[[Tensor], Tensor], weights: Callable[[Tensor], Tensor | None], x: Tensor
 ) -> None:
     """Raise ValueError where a step takes more from a tangent than ``weights`` of its gradient allow; x (N, *shape)."""
     generator = torch.Generator().manual_seed(SEED)
@@ -101,7 +101,13 @@ def check_weights(
             # The gradient that the step takes most from, and a random one.
             for slope in (gradient, -(after - before).sign(), -(after - before)):
                 taken = -(slope * (after - before)).flatten(1).sum(1)
-                allowed = (weights(slope) * step.flatten(1).abs()).sum(1) * (1 + LOOSENESS)
+                by_coordinate = weights(slope)
+                if by_coordinate is None:
+                    raise ValueError(
+                        f"{type(feature_map).__name__}.tangent_decrease_weights knows some gradients and not others: "
+                        "nothing can be certified; correct them"
+                    )
+                allowed = (by_coordinate * step.flatten(1).abs()).sum(1) * (1 + LOOSENESS)
                 room = LOOSENESS * (slope * before).abs().flatten(1).sum(1)
                 if bool((taken > allowed + room).any()):
                     raise ValueError(

@@ -24,6 +24,8 @@ SAMPLED = 8
 class FeatureConvexScore(nn.Module):
     """score(x) = g(phi(x)) - threshold with g convex, (N, *shape) -> (N,); it follows the network's dtype and mode."""
 
+    threshold: Tensor
+
     def __init__(
         self, network: ConvexNetwork, feature_map: FeatureMap | None = None, threshold: float = 0.0
     ) -> None:

@@ -21,20 +21,25 @@ ROOT_STEPS = 100
 
 @dataclass(frozen=True)
 class Segments:
-    """Concave bounds on each coordinate's decrease, all (N, d), >= 0; the far slope is not steeper than the near one.
-
-    near_room None: no coordinate is bounded, and there is no far segment.
-    """
+    """Concave bounds on each coordinate's decrease, (N, d) and >= 0; the far slope is not the steeper one."""
 
     near_weight: Tensor
-    near_room: Tensor | None
-    far_weight: Tensor | None = None
-    far_room: Tensor | None = None
+    near_room: Tensor
+    far_weight: Tensor
+    far_room: Tensor
+
+
+@dataclass(frozen=True)
+class OneSlope:
+    """Bounds on each coordinate's decrease (N, d), >= 0, with one slope; room (N, d), None where nothing bounds it."""
+
+    weight: Tensor
+    room: Tensor | None = None
 
 
 def decrease_segments(
     feature_map: FeatureMap, gradient: Tensor, x: Tensor, box: bool, slope_error: Tensor | float = 0.0
-) -> Segments | None:
+) -> Segments | OneSlope | None:
     """Bound -gradient . (φ(x + δ) - φ(x)) coordinate by coordinate; None where φ mixes coordinates.
 
     slope_error (1, d): by how much each coordinate's slopes may be off; only behind CenteredAbs in the free domain.
@@ -50,21 +55,21 @@ def decrease_segments(
         return _centered_abs_segments(on_centred, on_absolute, centred, *rooms, slope_error)
     x = x.flatten(1)
     if not box:
-        return Segments(weights, None)
+        return OneSlope(weights)
     if feature_map.is_exactly(Identity):
-        return Segments(weights, torch.where(gradient.flatten(1) > 0, x, 1 - x))
-    return Segments(weights, torch.maximum(x, 1 - x))
+        return OneSlope(weights, torch.where(gradient.flatten(1) > 0, x, 1 - x))
+    return OneSlope(weights, torch.maximum(x, 1 - x))
 
 
-def segment_radius(margin: Tensor, segments: Segments, norm: str) -> Tensor:
+def segment_radius(margin: Tensor, segments: Segments | OneSlope, norm: str) -> Tensor:
     """Smallest ‖δ‖_p at which the bounded decreases can add up to the margin (N,): radii (N,) float64.
 
     Raises ValueError as ``in_domain`` does.
     """
-    if segments.near_room is None:
-        return separable(margin, segments.near_weight, norm)
-    if segments.far_weight is None:
-        return in_domain(margin, segments.near_weight, segments.near_room, norm)
+    if isinstance(segments, OneSlope):
+        if segments.room is None:
+            return separable(margin, segments.weight, norm)
+        return in_domain(margin, segments.weight, segments.room, norm)
     weights = torch.cat([segments.near_weight, segments.far_weight], 1)
     rooms = torch.cat([segments.near_room, segments.far_room], 1)
     if norm == "l1":

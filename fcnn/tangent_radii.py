@@ -40,17 +40,19 @@ def tangent_radius(
     closed form in both.
     """
     feature_map = score.frozen.feature_map
-    if feature_map.coordinate_weights(gradient[:1]) is None:
-        return lipschitz_radii(score, margin, gradient, (norm,))[norm]
+    radius: Tensor | None
     if domain == "box":
         segments = decrease_segments(feature_map, gradient, x, box=True)
-        return segment_radius(margin - box_loss(score, x, norm), segments, norm)
-    if not feature_map.is_exactly(CenteredAbs):
-        return separable_radius(score, margin, gradient, norm)
-    error = feature_map.coordinate_weights(score.rounding.of_slope().reshape(1, *score.feature_shape))
-    return segment_radius(
-        margin, decrease_segments(feature_map, gradient, x, box=False, slope_error=error), norm
-    )
+        margin_left = margin - box_loss(score, x, norm)
+        radius = None if segments is None else segment_radius(margin_left, segments, norm)
+    elif feature_map.is_exactly(CenteredAbs):
+        error = feature_map.coordinate_weights(score.rounding.of_slope().reshape(1, *score.feature_shape))
+        assert error is not None  # CenteredAbs acts on each coordinate alone
+        segments = decrease_segments(feature_map, gradient, x, box=False, slope_error=error)
+        radius = None if segments is None else segment_radius(margin, segments, norm)
+    else:
+        radius = separable_radius(score, margin, gradient, norm)
+    return lipschitz_radii(score, margin, gradient, (norm,))[norm] if radius is None else radius
 
 
 def box_loss(score: CertifiedScore, x: Tensor, norm: str) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,9 @@ from tqdm import tqdm
 LOG = logging.getLogger(__name__)
 DIGEST_BYTES = hashlib.sha256().digest_size
 CHECKPOINT_VERSION = 1
-Loss = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
+Model = TypeVar("Model", bound=nn.Module)
+# Of the model, x (N, *shape), y (N,) and the share of training done: a scalar.
+Loss = Callable[[Model, Tensor, Tensor, float], Tensor]
 # Told of every step: the share of the epochs done, the steps of this call, those of an epoch; True ends the training.
 Watch = Callable[[float, int, int], bool]
 _WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
@@ -85,14 +87,14 @@ def cross_entropy(model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Te
 
 
 def train(
-    model: nn.Module,
-    loss: Loss,
+    model: Model,
+    loss: Loss[Model],
     data: tuple[Tensor, Tensor],
     settings: TrainSettings,
     *,
     seed: int,
     after_step: Callable[[], None] | None = None,
-    validate: Callable[[nn.Module], float] | None = None,
+    validate: Callable[[Model], float] | None = None,
     checkpoint: Path | None = None,
     progress: bool | Callable[[str], None] | None = None,
 ) -> History:
@@ -132,10 +134,10 @@ def train(
     return loop.history
 
 
-class _Loop:
+class _Loop(Generic[Model]):
     """The state of a training run: everything that must survive a cut."""
 
-    def __init__(self, model: nn.Module, settings: TrainSettings, seed: int) -> None:
+    def __init__(self, model: Model, settings: TrainSettings, seed: int) -> None:
         self.model, self.settings = model, settings
         self.optimizer = _optimizer(model, settings)
         self.device = next(model.parameters()).device
@@ -149,7 +151,9 @@ class _Loop:
         self.history = History()
         self.best_state: dict[str, Tensor] | None = None
 
-    def run_epoch(self, loss: Loss, x: Tensor, y: Tensor, after_step: Callable[[], None] | None) -> bool:
+    def run_epoch(
+        self, loss: Loss[Model], x: Tensor, y: Tensor, after_step: Callable[[], None] | None
+    ) -> bool:
         """Pass once over the data in a seeded order, and return whether the watch ended training on the way.
 
         Random numbers inside the loss are seeded per epoch too.

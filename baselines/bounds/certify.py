@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +127,7 @@ def certified_radii(
     domain: str = "free",
     max_radius: float | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
-    **options: object,
+    **options: Any,
 ) -> CertifiedRadii:
     """Certified radii of x (N, *shape) with positive score: no x' within the radius (and in [0, 1]^d where domain is
     ``box``) has a score <= 0.
@@ -150,7 +151,7 @@ def _by_branch_and_bound(
     domain: str,
     max_radius: float | None,
     tolerance: float,
-    **options: object,
+    **options: Any,
 ) -> CertifiedRadii:
     """Start from the radii of alpha-CROWN, so that branch and bound only has to enlarge them."""
     # Imported here because only this method needs it, and it may come to import this package.
@@ -171,7 +172,7 @@ def certify(
     method: str,
     domain: str = "free",
     max_radius: float | None = None,
-    **options: object,
+    **options: Any,
 ) -> Tensor:
     """Certified radii (N,) float64, see :func:`certified_radii`."""
     return certified_radii(model, x, norm, method, domain, max_radius, **options).radius

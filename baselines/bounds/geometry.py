@@ -60,8 +60,8 @@ class Balls:
     def range_of(self, name: str, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Largest decrease and largest increase, both (N, S), of shared rows (S, d), by their table if there is one."""
         if name in self.tables:
-            down, up = self.tables[name]
-            return down.at(self.radius), up.at(self.radius)
+            falls, rises = self.tables[name]
+            return falls.at(self.radius), rises.at(self.radius)
         down = self.largest_decrease(rows[None])
         return down, down if self.domain == "free" else self.largest_decrease(-rows[None])
 

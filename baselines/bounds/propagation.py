@@ -243,7 +243,9 @@ class BoundedScore:
 
     def _lines(self, j: int, bounds: tuple[Tensor, Tensor], slopes: dict[int, Tensor] | None) -> Lines:
         with torch.no_grad():
-            around = lines(self._layers[j].activation, *bounds)
+            activation = self._layers[j].activation
+            assert activation is not None  # only the last layer has none
+            around = lines(activation, *bounds)
         if slopes is None or j not in slopes:
             return around
         return around.with_lower_slope(slopes[j], crossing(*bounds))

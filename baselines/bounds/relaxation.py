@@ -64,6 +64,7 @@ def _relu_lines(lower: Tensor, upper: Tensor) -> Lines:
 
 
 def _smooth_lines(activation: Activation, lower: Tensor, upper: Tensor) -> Lines:
+    assert activation.curvature is not None  # only the ReLU has none
     width = upper - lower
     function = activation.function
     slope = torch.where(

@@ -66,7 +66,9 @@ class Chain:
         return score[:, 0], gradient.expand_as(x)
 
 
-def to_chain(model: nn.Module, input_shape: tuple[int, ...], device: torch.device | None = None) -> Chain:
+def to_chain(
+    model: nn.Module | LayeredNetwork, input_shape: tuple[int, ...], device: torch.device | None = None
+) -> Chain:
     """Write a network (N, *input_shape) -> (N,) or (N, 1) as a chain, see ``to_chains``."""
     chains = to_chains(model, input_shape, device)
     if len(chains) != 1:

@@ -19,6 +19,7 @@ from baselines.branch_and_bound.settings import (
     Search,
     Verdicts,
 )
+from baselines.layered import LayeredNetwork
 
 # Rounding in float64 is far below what the radius gives up.
 SHAVE = 1e-9
@@ -49,7 +50,7 @@ class CertifiedRange:
 
 
 def certify(
-    model: nn.Module | Chain,
+    model: nn.Module | LayeredNetwork | Chain,
     x: Tensor,
     norm: str,
     domain: str = "free",

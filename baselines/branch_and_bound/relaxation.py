@@ -34,8 +34,13 @@ class LinearBound:
 
     def take(self, index: Tensor) -> "LinearBound":
         """The rows at an index or mask."""
-        parts = (self.direction, self.constant, self.value, self.minimiser)
-        return LinearBound(*(part[index] for part in parts), [value[index] for value in self.coefficients])
+        return LinearBound(
+            self.direction[index],
+            self.constant[index],
+            self.value[index],
+            self.minimiser[index],
+            [value[index] for value in self.coefficients],
+        )
 
 
 @dataclass

@@ -5,8 +5,9 @@ reading checks that by evaluation too.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -202,15 +203,15 @@ def _prelu(x: Tensor, weight: Tensor) -> Tensor:
 
 def _max_pool2d(
     x: Tensor,
-    kernel: list[int],
-    stride: list[int] | None = None,
-    padding: list[int] = (0, 0),
-    dilation: list[int] = (1, 1),
+    kernel: Sequence[int],
+    stride: Sequence[int] | None = None,
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
     ceil_mode: bool = False,
 ) -> tuple[Tensor, None]:
     """The greatest of each window by pairs; places outside the image repeat one inside, so they change nothing."""
     shape = x.shape if x.dim() == 4 else (x.shape[0], 1, *x.shape[1:])
-    places, size = _windows(shape[-2:], kernel, stride or kernel, padding, dilation, ceil_mode)
+    places, size = _windows((shape[-2], shape[-1]), kernel, stride or kernel, padding, dilation, ceil_mode)
     chosen = torch.tensor(places, device=x.device)
     values = x.flatten(-2).index_select(-1, chosen.flatten()).unflatten(-1, chosen.shape)
     while values.shape[-1] > 1:  # all pairs of a round at once, so that they are one layer
@@ -222,10 +223,10 @@ def _max_pool2d(
 
 def _windows(
     image: tuple[int, int],
-    kernel: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
     ceil_mode: bool,
 ) -> tuple[list[list[int]], tuple[int, int]]:
     """Flat places of each window, equally many, and the numbers of windows down and across."""
@@ -253,7 +254,7 @@ def _windows(
     return places, (counts[0], counts[1])
 
 
-PIECEWISE: dict[Callable, Callable] = {
+PIECEWISE: dict[Any, Callable] = {
     aten.leaky_relu.default: _leaky_relu,
     aten.hardtanh.default: _hardtanh,
     aten.clamp.default: _clamp,

@@ -6,6 +6,7 @@ random values of several sizes, and the whole with the network at random inputs 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -118,7 +119,9 @@ class _Reader:
         if node.target not in ACTIVATIONS or any(self.depends[part] for part in node.all_input_nodes[1:]):
             return None
         found = ACTIVATIONS[node.target](*node.args[1:], **node.kwargs)
-        return None if found is None else (node.args[0], found)
+        before = node.args[0]
+        assert isinstance(before, fx.Node)  # what an activation acts on
+        return None if found is None else (before, found)
 
     def _why_not(self, node: fx.Node) -> str:
         live = sum(self.depends[part] for part in node.all_input_nodes)
@@ -204,7 +207,7 @@ class _Stretch:
 
     def run(self, values: Mapping[int, Tensor]) -> Tensor:
         """Values (BATCH, n) of the node from those (BATCH, n_j) of its sources."""
-        found: dict[fx.Node, object] = {
+        found: dict[fx.Node, Any] = {
             node: values[source.place].reshape(BATCH, *source.shape) for node, source in self.starts.items()
         }
         for node in self.steps:

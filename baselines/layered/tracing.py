@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -58,7 +59,7 @@ def trace(
     model: nn.Module,
     input_shape: tuple[int, ...],
     device: torch.device,
-    rewritten: Mapping[torch._ops.OpOverload, Callable],
+    rewritten: Mapping[Any, Callable],
 ) -> Traced:
     """Record what a network (N, *input_shape) -> scores does to a batch; operators in ``rewritten`` are replaced.
 

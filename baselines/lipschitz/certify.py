@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,8 +89,9 @@ def layer_bound(module: nn.Module, norm: str) -> tuple[float, str]:
         return _bound_of_linear(module.weight.detach().double(), norm)
     if isinstance(module, ONE_LIPSCHITZ):
         return 1.0, norm
-    if getattr(module, "norm", None) == norm:
-        return module.lipschitz_bound(), getattr(module, "norm_out", norm)
+    declared: Any = module
+    if getattr(declared, "norm", None) == norm:
+        return declared.lipschitz_bound(), getattr(declared, "norm_out", norm)
     raise ValueError(
         f"no Lipschitz bound in {norm} for layer {type(module).__name__}: use layers made for {norm}"
     )
@@ -123,5 +125,6 @@ def _bound_through_first_layer(body: nn.Sequential, norm: str) -> float:
     weighted = [index for index, layer in enumerate(body) if not isinstance(layer, ONE_LIPSCHITZ)]
     if not weighted or not hasattr(body[weighted[0]], "bound_from"):
         return math.inf
-    first, layer = weighted[0], body[weighted[0]]
+    first = weighted[0]
+    layer: Any = body[first]
     return layer.bound_from(norm) * lipschitz_bound(body[first + 1 :], getattr(layer, "norm_out", layer.norm))

@@ -1,5 +1,7 @@
 """A Lipschitz network taken apart: the features that its last layer reads, and that layer as an affine function."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -20,12 +22,13 @@ class LipschitzFeatures(nn.Module):
     def __init__(self, network: LipschitzNetwork, inputs: int) -> None:
         super().__init__()
         self.norm, self.inputs = network.norm, inputs
-        self.layers = network.body[:-1]
+        self.layers = nn.Sequential(*list(network.body)[:-1])
         self.inner = _inner_tap(self.layers) if layer_bound(self.layers, self.norm)[1] == "linf" else 0
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.layers[: self.inner](x)
-        last = self.layers[self.inner :](inner)
+        layers = list(self.layers)
+        inner = nn.Sequential(*layers[: self.inner])(x)
+        last = nn.Sequential(*layers[self.inner :])(inner)
         return torch.cat([last, inner], dim=1) if self.inner else last
 
     def lipschitz_bound(self, norm: str) -> tuple[float, str]:
@@ -41,7 +44,7 @@ class LipschitzFeatures(nn.Module):
 
     def _parts(self) -> list[nn.Sequential]:
         """The layers up to each of the values that are joined."""
-        return [self.layers, self.layers[: self.inner]] if self.inner else [self.layers]
+        return [self.layers, nn.Sequential(*list(self.layers)[: self.inner])] if self.inner else [self.layers]
 
 
 def _inner_tap(layers: nn.Sequential) -> int:
@@ -53,7 +56,7 @@ def _inner_tap(layers: nn.Sequential) -> int:
 @torch.no_grad()
 def affine_head(network: LipschitzNetwork, features: int) -> tuple[Tensor, Tensor]:
     """The network's last layer and threshold as weight (features,) and bias () on ``LipschitzFeatures``."""
-    last = network.body[-1]
+    last: Any = network.body[-1]
     weight = torch.zeros(features)
     if isinstance(last, HalfDifference):
         weight[:2] = torch.tensor([-0.5, 0.5])

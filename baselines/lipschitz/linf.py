@@ -57,6 +57,8 @@ class LinfDistance(nn.Module):
     Trained with a growing ``p`` (finite p gives gradients to all weights) and 1-Lipschitz in linf only at p = inf.
     """
 
+    p: Tensor
+
     norm = "linf"
 
     def __init__(self, in_features: int, units: int) -> None:
@@ -82,6 +84,8 @@ class LinfDistance(nn.Module):
 
 class MeanShift(nn.Module):
     """Subtracts each feature's mean: the batch's in training, the running one in evaluation (a translation)."""
+
+    mean: Tensor
 
     def __init__(self, features: int, momentum: float = 0.1) -> None:
         super().__init__()

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from baselines.lipschitz.activations import MaxMin
 from baselines.lipschitz.bro import BROConv2d, BROLinear
 from baselines.lipschitz.cayley import CayleyConv2d, CayleyLinear
-from baselines.lipschitz.fourier import FourierConv2d
 from baselines.lipschitz.l1 import BoundedEntries, UnitRows
 from baselines.lipschitz.linf import HalfDifference, LinfDistance, MeanShift
 from baselines.lipschitz.sll import SLLConv2d, SLLLinear
@@ -17,6 +16,8 @@ from baselines.lipschitz.sll import SLLConv2d, SLLLinear
 
 class LipschitzNetwork(nn.Module):
     """score(x) = body(x) - threshold, (N, *shape) -> (N,); its Lipschitz constant is known in ``norm``."""
+
+    threshold: Tensor
 
     def __init__(self, body: nn.Sequential, norm: str) -> None:
         super().__init__()
@@ -153,7 +154,8 @@ def linf_distance_net(input_shape: Sequence[int], hidden: Sequence[int] = (128, 
 def l1_mlp(input_shape: Sequence[int], hidden: Sequence[int] = (200, 50)) -> LipschitzNetwork:
     """A layer from l1 to linf and rows of l1 norm 1, with mean shifts and MaxMin between them."""
     layers: list[nn.Module] = [nn.Flatten()]
-    features, kind = math.prod(input_shape), BoundedEntries
+    features = math.prod(input_shape)
+    kind: type[BoundedEntries] | type[UnitRows] = BoundedEntries
     for units in hidden:
         layers += [kind(features, units), MeanShift(units), MaxMin()]
         features, kind = units, UnitRows
@@ -183,7 +185,7 @@ class _ConvBuilder:
     def features(self) -> int:
         return self.channels * self.height * self.width
 
-    def orthogonal(self, kind: type[FourierConv2d], channels: int, stride: int = 1) -> None:
+    def orthogonal(self, kind: type[CayleyConv2d | BROConv2d], channels: int, stride: int = 1) -> None:
         if stride == 2:
             self.downsample()
         self.layers += [kind(self.channels, channels, 3, (self.height, self.width)), MaxMin()]

@@ -37,7 +37,7 @@ def _replace_sums(parent: nn.Module) -> bool:
     """Replace, in place, every layer that adds up; say whether all layers were known."""
     # Not named_children, which leaves out a layer that is used a second time.
     for name, layer in parent._modules.items():
-        if layer._forward_hooks or layer._forward_pre_hooks:
+        if layer is None or layer._forward_hooks or layer._forward_pre_hooks:
             return False
         if type(layer) in REPLACED and _is_plain(layer):
             parent._modules[name] = REPLACED[type(layer)](layer)
@@ -74,6 +74,10 @@ def _power_of_two_above(size: Tensor) -> Tensor:
 class _ExactProducts(nn.Module):
     """A dense or convolutional layer with whole weights: ``apply(x, weight)``, scaled back, plus the bias."""
 
+    unit: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
         super().__init__()
         weight = layer.weight.detach()
@@ -103,7 +107,8 @@ class _ExactConvolution(_ExactProducts):
     def products(self, whole: Tensor) -> Tensor:
         # Fast algorithms of a GPU's library (Winograd, Fourier) do not compute plain sums of products.
         with torch.backends.cudnn.flags(enabled=False):
-            return functional.conv2d(whole, self.weight, None, *self.layer_settings)
+            stride, padding, dilation, groups = self.layer_settings
+            return functional.conv2d(whole, self.weight, None, stride, padding, dilation, groups)
 
 
 class _ExactMean(nn.Module):
@@ -120,11 +125,15 @@ class _ExactMean(nn.Module):
 class _Affine(nn.Module):
     """Batch normalisation by its running statistics: a product and a sum of single numbers, each rounded by itself."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, layer: nn.BatchNorm2d) -> None:
         super().__init__()
-        scale = layer.weight.detach() / (layer.running_var + layer.eps).sqrt()
+        state = layer.state_dict()
+        scale = state["weight"] / (state["running_var"] + layer.eps).sqrt()
         self.register_buffer("scale", scale[:, None, None])
-        self.register_buffer("shift", (layer.bias.detach() - layer.running_mean * scale)[:, None, None])
+        self.register_buffer("shift", (state["bias"] - state["running_mean"] * scale)[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale + self.shift

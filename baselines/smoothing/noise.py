@@ -110,7 +110,9 @@ class FirstLayerNoise:
         self, first: nn.Sequential, rest: nn.Sequential, sigma: float, mutable: Tensor | None = None
     ) -> None:
         self.first, self.rest = first, rest
-        rows = first[-1].weight.detach().double()
+        last = first[-1]
+        assert isinstance(last, nn.Linear)
+        rows = last.weight.detach().double()
         for layer in first:
             if isinstance(layer, Normalise):
                 rows = rows / layer.std.double()
@@ -143,11 +145,12 @@ def noisy_network(
     That is :class:`FirstLayerNoise` for Gaussian noise before a Sequential whose first linear layer narrows the input.
     """
     layers = list(model) if isinstance(model, nn.Sequential) else []
-    position = next((i for i, layer in enumerate(layers) if not isinstance(layer, AFFINE_LAYERS)), None)
+    position = next(
+        (i for i, layer in enumerate(layers) if not isinstance(layer, AFFINE_LAYERS)), len(layers)
+    )
+    layer = layers[position] if position < len(layers) else None
     narrows = (
-        position is not None
-        and isinstance(layers[position], nn.Linear)
-        and layers[position].in_features == math.prod(input_shape) > layers[position].out_features
+        isinstance(layer, nn.Linear) and layer.in_features == math.prod(input_shape) > layer.out_features
     )
     if noise != "gaussian" or not narrows:
         return InputNoise(model, input_shape, noise, sigma, mutable)

@@ -64,6 +64,9 @@ class SplittingClassifier(nn.Module):
     v_i are drawn from torch's global generator and are part of the state, as is the threshold.
     """
 
+    threshold: Tensor
+    offset: Tensor
+
     def __init__(self, network: nn.Module, input_shape: tuple[int, ...], period: int) -> None:
         super().__init__()
         if period < 1:

@@ -4,11 +4,14 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.basics.errors import UsageError, nearest
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def from_table(cls: type[T], table: Mapping[str, Any], where: str, base: T | None = None) -> T:
@@ -67,7 +70,7 @@ def _convert(kind: Any, value: Any, where: str, default: Any = None) -> Any:
     origin = typing.get_origin(kind)
     if kind is Any:
         return value
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise _wrong(value, "a table", where)
         return from_table(kind, value, where, default)

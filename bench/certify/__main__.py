@@ -21,6 +21,7 @@ from bench.contract import Method, Outcome, check_norms
 from bench.data import Dataset
 from bench.data.options import own_data, print_account
 from bench.data.request import cached_dataset
+from bench.kept.given import Given
 from bench.kept.model_file import keep
 from bench.kept.store import SUMMARY, CellFolder, Store
 from bench.kept.watching import Stage, budgets
@@ -42,6 +43,7 @@ def certify(options: argparse.Namespace) -> int:
     check(options)
     device = torch.device(chosen_devices(options.device)[0])
     request = own_data(options)
+    assert request is not None  # --data is required
     data = cached_dataset(request)
     model = open_model(
         options.model,
@@ -120,7 +122,7 @@ def _warn_if_reversed(summary: pd.DataFrame) -> None:
 
 
 def _run(
-    method: Method, data: Dataset, plan: CellPlan, store: Store, kept: dict[str, object], seconds: float
+    method: Given, data: Dataset, plan: CellPlan, store: Store, kept: dict[str, object], seconds: float
 ) -> tuple[CellFolder, list[str]]:
     """Issue one method's certificates and store them; whatever goes wrong becomes rows with the reason."""
     sensitive = data.y_test[chosen_test_inputs(data, plan.test_inputs)].sum()

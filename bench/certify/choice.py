@@ -13,9 +13,10 @@ from baselines.bounds import BoundedScore, UnsupportedLayer
 from baselines.branch_and_bound import UnsupportedNetwork, to_chains
 from baselines.layered import LayeredNetwork
 from bench.basics.errors import UsageError, unknown
-from bench.contract import Method
+from bench.basics.settings import from_table
 from bench.kept.given import (
     SMOOTHING,
+    Given,
     GivenBounds,
     GivenBranchAndBound,
     GivenFCNN,
@@ -114,22 +115,23 @@ def methods_for(
     noise: Noise,
     seconds: float,
     device: Any,
-) -> list[Method]:
+) -> list[Given]:
     """Return the methods that issue the chosen certificates, free and in the box where both exist.
 
     layered: the network as bounds work on it, if it is known.
     """
-    found: list[Method] = []
+    found: list[Given] = []
     tangents = tuple(f"{name}:{domain}" for name in chosen if name in TANGENTS for domain in TANGENTS[name])
     bounds = tuple(f"{name}:{domain}" for name in chosen if name in BOUNDS for domain in DOMAINS)
     if tangents:
-        found.append(GivenFCNN(FCNNSettings(certificates=tangents), device))
+        found.append(GivenFCNN(_issuing(FCNNSettings, tangents), device))
     if bounds:
-        found.append(GivenBounds(BoundsSettings(certificates=bounds), device))
+        found.append(GivenBounds(_issuing(BoundsSettings, bounds), device))
     if COMPLETE in chosen:
         found.append(GivenBranchAndBound(AlphaBetaCROWNSettings(seconds=seconds), device))
     for name in chosen:
         if name in SMOOTHING:
+            assert noise.sigma is not None  # ``choose`` refuses it
             settings = SmoothingSettings(
                 sigma=noise.sigma, draws=noise.draws, draws_predict=noise.draws // 10
             )
@@ -139,6 +141,11 @@ def methods_for(
         if isinstance(method, GivenMargins):
             method.layered = layered
     return found
+
+
+def _issuing(kind: type[Any], certificates: Sequence[str]) -> Any:
+    """The default settings of a method with these certificates."""
+    return from_table(kind, {"certificates": list(certificates)}, "--certificates")
 
 
 def described(against: dict[str, str], chosen: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ def with_immutable(dataset: Dataset, names: Sequence[str]) -> Dataset:
     )
     for name in names:
         if name not in known:
-            raise unknown_column("--immutable", name, known, dataset.source)
+            raise unknown_column("--immutable", name, list(known), dataset.source)
         mutable[known[name].start : known[name].stop] = False
     said = f"Immutable columns: {', '.join(names)}; radii are for changes of the others"
     return fixed(replace(dataset, columns=tuple(columns), account=(*dataset.account, said)), mutable)

@@ -135,7 +135,8 @@ def download(name: str, cache_dir: Path, mirror: str | None) -> RawData:
         raise UsageError(
             f"cannot read the download {name} in {cache_dir / name} ({reason(error)}): delete that folder and try again"
         ) from error
-    return RawData(*arrays, classes=remote.classes, origin=url)
+    x_train, y_train, x_test, y_test = arrays
+    return RawData(x_train, y_train, x_test, y_test, classes=remote.classes, origin=url)
 
 
 def _fetch(file: RemoteFile, url: str, folder: Path, name: str) -> Path:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def _load(
 
         if folder is None:
             raise UsageError(f"{table.file} is needed again: give --data-dir the folder that holds it")
-        return load_table(name, folder, table, sensitive)
+        return load_table(name, folder, table, None if sensitive is None else str(sensitive))
     found = _find(base, folder, cache_dir, mirror)
     if isinstance(found, Dataset):
         return _as_registered(found, name, sensitive)
@@ -128,6 +129,7 @@ def _find(
     """Return the data set, cut from a larger one if need be; raise UsageError when it is nowhere."""
     found, known = _read(base, folder, cache_dir, mirror), KNOWN.get(base)
     if found is None and known is not None and known.part_of is not None:
+        assert known.sensitive is not None and known.other is not None  # every part names its two classes
         whole = _read(known.part_of, folder, cache_dir, mirror)
         if isinstance(whole, RawData):
             found = restrict(check(whole), (known.sensitive, known.other))
@@ -179,8 +181,9 @@ def _call(entry: EntryPoint) -> RawData | Dataset:
         )
     y_train = np.asarray(result["y_train"])
     classes, features = (result.get(key) for key in OPTIONAL)
+    arrays: dict[str, Any] = {key: np.asarray(result[key]) for key in REQUIRED}
     return RawData(
-        **{key: np.asarray(result[key]) for key in REQUIRED},
+        **arrays,
         classes=tuple(map(str, np.unique(y_train) if classes is None else classes)),
         origin=entry.value,
         feature_names=None if features is None else tuple(map(str, features)),

@@ -3,7 +3,7 @@
 import math
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -47,7 +47,7 @@ def _read_archive(archive: zipfile.ZipFile, origin: str) -> RawData:
     headers = {name: _read_header(archive, name, origin) for name in wanted}
     stored = sum(math.prod(shape) * dtype.itemsize for shape, dtype in headers.values())
     check_memory(stored, sum(math.prod(headers[name][0]) for name in REQUIRED), origin)
-    arrays = {name: _read_array(archive, name) for name in wanted}
+    arrays: dict[str, Any] = {name: _read_array(archive, name) for name in wanted}
     for name in ("y_train", "y_test"):
         if arrays[name].dtype.kind in "biu":
             arrays[name] = arrays[name].astype(np.int64)
@@ -88,7 +88,7 @@ def _read_header(archive: zipfile.ZipFile, name: str, origin: str) -> tuple[tupl
     return shape, dtype
 
 
-def _parse_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+def _parse_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     version = npy.read_magic(stream)
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read is None:

@@ -9,6 +9,7 @@ sqrt(2) in l2, 1 in linf.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,8 +54,8 @@ def load_table(name: str, folder: Path, options: TableOptions, sensitive: str | 
     left_out = {options.target, options.split_column, *options.drop}
     kept = frame[[column for column in frame.columns if column not in left_out]]
     numbers, categories = _kinds(kept, options, path)
-    arrays, columns, features = _encoded(kept, numbers, categories, parts, options, path)
-    arrays |= {f"y_{part}": y[rows] for part, rows in parts.rows()}
+    encoded, columns, features = _encoded(kept, numbers, categories, parts, options, path)
+    arrays: dict[str, Any] = {**encoded, **{f"y_{part}": y[rows] for part, rows in parts.rows()}}
     ranges = np.array([[column.low or 0.0, column.span or 0.0] for column in columns])
     dataset = Dataset(
         name=name,
@@ -71,8 +72,8 @@ def load_table(name: str, folder: Path, options: TableOptions, sensitive: str | 
     if options.perturb_categorical:
         return dataset
     mutable = np.zeros(arrays["x_train"].shape[1], dtype=bool)
-    for column in columns:
-        mutable[column.start : column.stop] = column.kind == "number"
+    for one in columns:
+        mutable[one.start : one.stop] = one.kind == "number"
     return fixed(dataset, mutable)
 
 
@@ -211,7 +212,8 @@ def _encoded(
         }
     except ValueError as error:
         raise UsageError(f"the columns of {path} cannot be encoded: {reason(error)}") from error
-    columns, features = [], []
+    columns: list[Column] = []
+    features: list[str] = []
     if numbers:
         scaler = encoder.named_transformers_["numbers"][-1]
         # The scaler's own span: 1 for a constant column.

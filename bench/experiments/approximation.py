@@ -20,6 +20,7 @@ from bench.basics.seeds import derive_seed
 from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
 from bench.running.provenance import RunClock
 from fcnn import ConvexMLP
+from fcnn.convex_network import ConvexNetwork
 from fcnn.training import TrainSettings, cross_entropy, train
 
 EXPERIMENT = Experiment(
@@ -83,7 +84,7 @@ def train_and_measure(target: str, network: str, width: int, points: int, epochs
             data,
             TrainSettings(epochs=epochs, batch_size=256, learning_rate=0.02),
             seed=model_seed,
-            after_step=model.project if network == "convex" else None,
+            after_step=model.project if isinstance(model, ConvexNetwork) else None,
         )
         with torch.no_grad():
             wrong = (model(torch.from_numpy(grid).float()) > 0).numpy() == inside(grid)

@@ -73,7 +73,8 @@ def trained(options: Options, feature_map: str, data: Dataset) -> FeatureConvexC
     entry = MethodEntry("fcnn", id=feature_map, settings=settings_of(feature_map))
     method = get_method("fcnn")(entry.settings_for(DATASET))
     method.build(data.input_shape, 0)
-    method.load_state(Store(options.out).cell(DATASET, feature_map, options.seeds[0]).read_state())
+    method.load_state(Store(options.out).cell(DATASET, feature_map, options.seeds[0]).read_state() or {})
+    assert isinstance(method.model, FeatureConvexClassifier)
     return method.model
 
 

@@ -19,6 +19,7 @@ from bench.data import load_dataset
 from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
 from bench.running.provenance import RunClock
 from fcnn import CenteredAbs, ConvexMLP, FeatureConvexClassifier, Identity
+from fcnn.convex_network import ConvexNetwork
 from fcnn.published import PublishedConvNet
 from fcnn.training import TrainSettings, cross_entropy, train
 
@@ -65,16 +66,17 @@ def fit(
         x, y = x[chosen], y[chosen]
     model = untrained(name, x, derive_seed(EXPERIMENT.name, name, seed)).to(device)
     rows: Rows = []
+    epoch = 0
 
     def record(model: FeatureConvexClassifier) -> float:
-        epoch = record.epoch = record.epoch + 1
+        nonlocal epoch
+        epoch += 1
         if epoch % every == 0 or epoch == epochs:
             rows.append(
                 {"model": name, "seed": seed, "images": len(x), "epoch": epoch, **accuracies(model, x, y)}
             )
         return float(epoch)  # the latest epoch counts as the best: no early stopping on the training data
 
-    record.epoch = 0
     settings = TrainSettings(epochs=epochs, batch_size=64, learning_rate=1e-3, schedule="cosine")
     train(model, cross_entropy, (x, y), settings, seed=seed, after_step=model.project, validate=record)
     return rows
@@ -87,6 +89,7 @@ def untrained(name: str, x: Tensor, seed: int) -> FeatureConvexClassifier:
     shape = feature_map.feature_shape(tuple(x.shape[1:]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        network: ConvexNetwork
         if name == "convnet":
             network = PublishedConvNet(shape, features=16, depth=4, first_kernel=11, kernel=3)
         else:

@@ -56,7 +56,8 @@ def with_fixed_weights(model: nn.Module, dtype: torch.dtype) -> nn.Module:
                 raise UsageError(
                     "its circular convolutions use Fourier transforms, which verifiers do not read"
                 )
-            layer.compute_weight = weight.detach().to(dtype).clone
+            fixed = weight.detach().to(dtype).clone
+            layer.compute_weight = fixed  # type: ignore[method-assign]  # of this copy alone
         for name, child in layer.named_children():
             if isinstance(child, LinfDistance):
                 setattr(layer, name, Distances(child.centre.detach()))
@@ -81,7 +82,7 @@ def write_onnx(method: Method, input_shape: tuple[int, ...], path: Path) -> None
     try:
         _write(method, input_shape, path)
         reference = ReferenceEvaluator(onnx.load(path))
-        found = np.concatenate([reference.run(None, {"X": row[None].numpy()})[0] for row in x])
+        found = np.concatenate([next(iter(reference.run(None, {"X": row[None].numpy()}))) for row in x])
     except Exception as error:  # exporter and reference raise many types for what they do not know
         path.unlink(missing_ok=True)
         reason = " ".join(str(error).split())[:120]

@@ -49,7 +49,9 @@ def load_method(
     return method
 
 
-def _set_threshold(method: Method, cell: CellFolder, meta: Mapping[str, Any], operating_point: str) -> None:
+def _set_threshold(
+    method: Method, cell: CellFolder, meta: Mapping[str, Any], operating_point: str | None
+) -> None:
     points = meta.get("operating_points")
     if points is None or operating_point is None:
         return  # the threshold of the first point, and of a version that knew no others, is part of the state

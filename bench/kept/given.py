@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from baselines.layered import LayeredNetwork
 from bench.calibration import ThresholdedScore
-from bench.contract import FitContext, Method, TrainingData
+from bench.contract import FitContext, TrainingData
 from bench.kept.watching import Watched, WatchedBounds, WatchedBranchAndBound
 from bench.methods._bounds import BoundPropagation
 from bench.methods.alpha_beta_crown import AlphaBetaCROWN
@@ -15,8 +15,8 @@ from bench.methods.smoothing_uniform import SmoothingUniform
 from bench.model_files.scores import Score
 
 
-class Given:
-    """The first base of a method whose network is ``given``, trained already."""
+class Given(Watched):
+    """The first base of a method whose network is ``given``, trained already, and whose certificates are watched."""
 
     given: nn.Module
 
@@ -27,7 +27,7 @@ class Given:
         pass
 
 
-class GivenFCNN(Given, Watched, FCNN):
+class GivenFCNN(Given, FCNN):
     """Certificates from tangents."""
 
     chunk = 128
@@ -62,7 +62,7 @@ def margins_of(network: nn.Module) -> nn.Module:
     return network.margins if isinstance(network, Score) else network
 
 
-class GivenInNoise(Given, Watched):
+class GivenInNoise(Given):
     """The first base of a smoothed classifier: another classifier, the network's majority vote under noise.
 
     Few inputs at a time, so that their number moves on; each batch draws noise of its own.
@@ -87,10 +87,10 @@ class GivenUniform(GivenInNoise, SmoothingUniform):
     """Votes under uniform noise."""
 
 
-SMOOTHING: dict[str, type[Method]] = {
+SMOOTHING: dict[str, type[Given]] = {
     method.name: method for method in (GivenGaussian, GivenLaplace, GivenUniform)
 }
-GIVEN: dict[str, type[Method]] = {
+GIVEN: dict[str, type[Given]] = {
     **{method.name: method for method in (GivenFCNN, GivenBounds, GivenBranchAndBound)},
     **SMOOTHING,
 }

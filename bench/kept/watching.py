@@ -4,15 +4,15 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
 from baselines.bounds import RadiusSearch
-from bench.contract import Curve, Outcome, Radii
+from bench.contract import Curve, Method, Outcome, Radii
 from bench.kept.batches import joined_arrays, packed, unpacked
+from bench.methods._bounds import BoundPropagation
 
 SHOWN_EVERY = 10.0
 LATE = "the time of this stage was over before its turn came: give more --minutes or fewer --inputs"
@@ -24,7 +24,8 @@ class Stage:
     def __init__(self, title: str, curves: int, inputs: int, seconds: float) -> None:
         self.title, self.curves, self.inputs = title, curves, inputs
         self.end = time.monotonic() + seconds
-        self.curve, self.done, self.finished = None, 0, 0
+        self.curve: Curve | None = None
+        self.done, self.finished = 0, 0
         self.found: dict[str, list[Radii]] = {}
         every = 0.5 if sys.stderr.isatty() else SHOWN_EVERY
         self.bar = tqdm(total=curves * inputs, desc=title, unit="certificate", mininterval=every, leave=False)
@@ -74,7 +75,7 @@ class Stage:
         return "; ".join(f"{norm} {_described(parts)}" for norm, parts in self.found.items())
 
 
-class Watched:
+class Watched(Method):
     """The first base of a method whose certificates are issued in chunks, under a stage's eyes.
 
     chunk: how many inputs at once; 0: those it is given, as votes need, whose noise is drawn for a batch. They are not
@@ -88,7 +89,7 @@ class Watched:
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
         stage = self.stage
         if stage is None:
-            return super().certify(x, curve, norms, seed)
+            return self._issued(x, curve, norms, seed)
         stage.begin(curve)
         parts = []
         for part in x.split(self.chunk or len(x)):
@@ -96,17 +97,23 @@ class Watched:
             if late and not self.asked_late:
                 found = {norm: Radii.without(len(part), Outcome.TIMEOUT, LATE) for norm in norms}
             else:
-                found = self._in_time(part, curve, norms, seed)
+                found = self._in_time(part, stage, curve, norms, seed)
             stage.add(len(part), found)
             parts.append({key: value for norm in norms for key, value in packed(found[norm], norm).items()})
         arrays = joined_arrays(parts)
         return {norm: unpacked(arrays, norm) for norm in norms}
 
-    def _in_time(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
-        return super().certify(x, curve, norms, seed)
+    def _in_time(
+        self, x: Tensor, stage: Stage, curve: Curve, norms: Sequence[str], seed: int
+    ) -> dict[str, Radii]:
+        return self._issued(x, curve, norms, seed)
+
+    def _issued(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
+        # Of the method that comes next in the bases.
+        return super().certify(x, curve, norms, seed)  # type: ignore[safe-super]  # it is no abstract one
 
 
-class WatchedBounds(Watched):
+class WatchedBounds(Watched, BoundPropagation):
     """The search in each norm ends after its share of the stage's time, with what it has.
 
     The same inputs come together each time, so that a search goes on from the radii of the curve before.
@@ -116,11 +123,13 @@ class WatchedBounds(Watched):
     asked_late = True
     _share = 0.0
 
-    def _in_time(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
-        self._share = self.stage.share() * len(x) / len(norms)
-        found = super()._in_time(x, curve, norms, seed)
+    def _in_time(
+        self, x: Tensor, stage: Stage, curve: Curve, norms: Sequence[str], seed: int
+    ) -> dict[str, Radii]:
+        self._share = stage.share() * len(x) / len(norms)
+        found = super()._in_time(x, stage, curve, norms, seed)
         for radii in found.values():
-            _excuse(radii, self.stage)
+            _excuse(radii, stage)
         return found
 
     def _search(self, x: Tensor, norm: str) -> RadiusSearch:
@@ -133,14 +142,15 @@ class WatchedBranchAndBound(Watched):
     """Each input gets its share of the stage's time, in each norm, up to the settings' seconds."""
 
     chunk = 4
-    settings: Any
 
-    def _in_time(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
+    def _in_time(
+        self, x: Tensor, stage: Stage, curve: Curve, norms: Sequence[str], seed: int
+    ) -> dict[str, Radii]:
         most = self.settings
-        share = self.stage.share() / len(norms)
+        share = stage.share() / len(norms)
         self.settings = replace(most, seconds=max(1e-2, min(most.seconds or share, share)))
         try:
-            return super()._in_time(x, curve, norms, seed)
+            return super()._in_time(x, stage, curve, norms, seed)
         finally:
             self.settings = most
 

@@ -6,6 +6,7 @@ import pkgutil
 import warnings
 from functools import cache
 from importlib.metadata import entry_points
+from types import ModuleType
 
 from bench.basics.errors import unknown
 from bench.contract import Method
@@ -42,7 +43,7 @@ def get_method(name: str) -> type[Method]:
     return methods[name]
 
 
-def _methods_in(module: object) -> list[type[Method]]:
+def _methods_in(module: ModuleType) -> list[type[Method]]:
     return [
         item
         for _, item in inspect.getmembers(module, inspect.isclass)

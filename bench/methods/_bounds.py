@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from baselines.adversarial import AdversarialLoss, CertifiedLoss, ExpressiveLoss
 from baselines.bounds import BoundedScore, RadiusSearch, SlopeSettings, UnsupportedLayer
+from baselines.layered import LayeredNetwork
 from baselines.networks import build_network
 from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
 from bench.calibration import ThresholdedScore
@@ -79,7 +80,7 @@ class BoundPropagation(Method):
 
     kind = "bounds"
     guarantee = "deterministic"
-    Settings = BoundsSettings
+    Settings: ClassVar[type[Any]] = BoundsSettings
     respects_mutable = True
     space = SearchSpace(NETWORK_SPACE, judging=QUICK_BOUNDS, judged_inputs=400)
 
@@ -120,7 +121,7 @@ class BoundPropagation(Method):
             return {norm: Radii.without(len(x), Outcome.UNSUPPORTED, str(error)) for norm in norms}
         return {norm: Radii.from_radius(found[norm]) for norm in norms}
 
-    def bounded(self) -> nn.Module:
+    def bounded(self) -> nn.Module | LayeredNetwork:
         """Return what is bounded: a network all of whose outputs are positive where the input is sensitive."""
         return self.model
 

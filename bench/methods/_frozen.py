@@ -30,6 +30,8 @@ class FrozenNetwork:
 
     def kept(self, name: Hashable, make: Callable[[nn.Module], Any]) -> Any:
         """What ``make`` made of the last copy, made once per name."""
+        if self._network is None:
+            raise RuntimeError("there is no copy yet: ask for network(model) first")
         if name not in self._made:
             self._made[name] = make(self._network)
         return self._made[name]

@@ -96,7 +96,7 @@ class LipschitzMethod(Method):
     def radii_at(
         self,
         x: Tensor,
-        thresholds: Sequence[float | None],
+        thresholds: Sequence[float],
         wanted: Tensor,
         curve: Curve,
         norms: Sequence[str],

@@ -146,9 +146,9 @@ class Smoothing(Method):
         return self.model((x[None] + fixed[:, None]).flatten(0, 1)).reshape(ATTACK_COPIES, len(x)).mean(dim=0)
 
     def predict(self, x: Tensor, seed: int) -> Tensor:
-        return self.predict_at(x, [self.threshold], seed)[0]
+        return self.predict_at(x, [self.threshold or 0.0], seed)[0]
 
-    def predict_at(self, x: Tensor, thresholds: Sequence[float | None], seed: int) -> list[Tensor]:
+    def predict_at(self, x: Tensor, thresholds: Sequence[float], seed: int) -> list[Tensor]:
         settings = self.settings
         draws = {"draws": settings.draws, "draws_first": settings.draws_predict}
         return list(self._smoothed(x).predict_at(x.float(), thresholds, **draws, seed=seed))
@@ -168,7 +168,7 @@ class Smoothing(Method):
     def radii_at(
         self,
         x: Tensor,
-        thresholds: Sequence[float | None],
+        thresholds: Sequence[float],
         wanted: Tensor,
         curve: Curve,
         norms: Sequence[str],

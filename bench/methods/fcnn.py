@@ -106,9 +106,10 @@ class FCNN(Method):
         )
 
     def fit(self, data: TrainingData, context: FitContext) -> None:
-        settings = self.settings
-        if settings.centred or settings.feature_map == "centered_abs":
-            self.model.feature_map.mean.copy_(data.x.mean(dim=0))
+        settings, feature_map = self.settings, self.model.feature_map
+        centred = settings.centred or settings.feature_map == "centered_abs"
+        if centred and isinstance(feature_map, Identity | CenteredAbs):
+            feature_map.mean.copy_(data.x.mean(dim=0))
         train(
             self.model,
             self._loss(self._targets(data, context)),
@@ -123,7 +124,8 @@ class FCNN(Method):
 
     def _targets(self, data: TrainingData, context: FitContext) -> dict[str, float]:
         """Radii to train for: those of the settings, or multiples of what a short training reaches."""
-        settings, targets = self.settings, {}
+        settings = self.settings
+        targets: dict[str, float] = {}
         if settings.radius_targets or settings.box_targets or not settings.target_multiples:
             return settings.radius_targets
         scout = copy.deepcopy(self.model)
@@ -137,7 +139,7 @@ class FCNN(Method):
                 targets[norm] = multiple * reached
         return targets
 
-    def _measure(self, data: TrainingData) -> Callable[[nn.Module], float] | None:
+    def _measure(self, data: TrainingData) -> Callable[[FeatureConvexClassifier], float] | None:
         """What early stopping maximises, if anything."""
         kind = self.settings.keep_best
         if kind == "accuracy":
@@ -172,7 +174,7 @@ class FCNN(Method):
     def radii_at(
         self,
         x: Tensor,
-        thresholds: Sequence[float | None],
+        thresholds: Sequence[float],
         wanted: Tensor,
         curve: Curve,
         norms: Sequence[str],

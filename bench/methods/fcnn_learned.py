@@ -107,7 +107,8 @@ class FCNNLearned(Method):
 
     def curves(self) -> Sequence[Curve]:
         native = (MAPS[self.settings.feature_map].native_norm,)
-        return [Curve(*written.split(":"), native=native) for written in self.settings.certificates]
+        pairs = [written.split(":") for written in self.settings.certificates]
+        return [Curve(certificate, domain, native=native) for certificate, domain in pairs]
 
     def network(self, input_shape: tuple[int, ...]) -> nn.Module:
         self.base = self.settings.map_method(self.device)
@@ -151,7 +152,9 @@ class FCNNLearned(Method):
         self.base.fit(data, FitContext(context.seed, checkpoint, context.progress))
         self.base.model.float()
         self.model.float().eval()
-        start_affine(self.model.network, *affine_head(self.base.model, self.model.feature_map.features))
+        feature_map = self.model.feature_map
+        assert isinstance(feature_map, LipschitzMap)  # built above
+        start_affine(self.model.network, *affine_head(self.base.model, feature_map.features))
 
     def loss(self, model: FeatureConvexClassifier, x: Tensor, y: Tensor, done: float) -> Tensor:
         """The Lipschitz networks' loss of the signed radius score / ||gradient||_{q*}; the map is 1-Lipschitz."""

@@ -61,6 +61,10 @@ class FCNNUnionSettings:
 class UnionScore(nn.Module):
     """score(x) = max_j (score_j(x) - offset_j) / scale_j - threshold over the members j, (N, *shape) -> (N,)."""
 
+    offsets: Tensor
+    scales: Tensor
+    threshold: Tensor
+
     def __init__(self, members: dict[str, nn.Module]) -> None:
         super().__init__()
         self.members = nn.ModuleDict(members)

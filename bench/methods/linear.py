@@ -88,7 +88,7 @@ class Linear(Method):
         """Logistic loss of the worst score within the radius: exact for a linear score."""
         margin = (2 * y - 1) * model(x)
         for norm, radius in self.settings.radii.items():
-            weight = self._moving(model.network.linear.weight)
+            weight = self._moving(_layer(model).weight)
             margin = margin - radius * torch.linalg.vector_norm(weight, ord=DUAL_NORM_ORDER[norm])
         return functional.softplus(-margin).mean()
 
@@ -97,7 +97,7 @@ class Linear(Method):
 
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
         x = x.double()
-        weight = self.model.network.linear.weight.detach().double().expand(len(x), -1)
+        weight = _layer(self.model).weight.detach().double().expand(len(x), -1)
         with torch.no_grad():
             margin = self.score(x) - self._rounding(x.flatten(1), weight)
         weight = self._moving(weight)
@@ -115,7 +115,7 @@ class Linear(Method):
 
     def _rounding(self, x: Tensor, weight: Tensor) -> Tensor:
         """Bound (N,) what rounding adds to the scores of x and of a perturbed input, (N, d) both."""
-        offsets = self.model.network.linear.bias.detach().abs() + self.model.threshold.abs()
+        offsets = _layer(self.model).bias.detach().abs() + self.model.threshold.abs()
         terms = (weight * x).abs().sum(dim=1) + offsets.double()
         return 2 * (x.shape[1] + 2) * ROUNDING * terms
 
@@ -126,3 +126,9 @@ class Linear(Method):
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.model.double()
         super().load_state(state)
+
+
+def _layer(model: ThresholdedScore) -> nn.Linear:
+    network = model.network
+    assert isinstance(network, LinearScore)
+    return network.linear

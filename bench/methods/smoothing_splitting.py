@@ -82,9 +82,9 @@ class SmoothingSplitting(Method):
         return self.model(through).reshape(ATTACK_COPIES, len(x)).mean(dim=0)
 
     def predict(self, x: Tensor, seed: int) -> Tensor:
-        return self.predict_at(x, [self.threshold], seed)[0]
+        return self.predict_at(x, [self.threshold or 0.0], seed)[0]
 
-    def predict_at(self, x: Tensor, thresholds: Sequence[float | None], seed: int) -> list[Tensor]:
+    def predict_at(self, x: Tensor, thresholds: Sequence[float], seed: int) -> list[Tensor]:
         return list(torch.from_numpy(self.model.share_at(x, thresholds) > 0.5).to(torch.int8))
 
     def certify(self, x: Tensor, curve: Curve, norms: Sequence[str], seed: int) -> dict[str, Radii]:
@@ -96,7 +96,7 @@ class SmoothingSplitting(Method):
     def radii_at(
         self,
         x: Tensor,
-        thresholds: Sequence[float | None],
+        thresholds: Sequence[float],
         wanted: Tensor,
         curve: Curve,
         norms: Sequence[str],

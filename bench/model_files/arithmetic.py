@@ -79,7 +79,7 @@ def reduce(call: Call) -> nn.Module:
             return nn.Identity()
         if call.get(0).batch is not None:
             raise call.refuse("it does not keep the inputs of a batch apart")
-        axes = range(len(shape))
+        axes = list(range(len(shape)))
     axes = sorted(call.axis(axis) + 1 for axis in axes)
     keep, mean = bool(call.options.get("keepdims", 1)), call.operator == "ReduceMean"
     if mean and axes == [2, 3] and len(shape) == 3:
@@ -110,10 +110,12 @@ def clip(call: Call) -> nn.Module:
     low, high = (call.get(place, call.options.get(name)) for place, name in ((1, "min"), (2, "max")))
     if isinstance(low, Data) or isinstance(high, Data):
         raise call.refuse("its limits depend on the input")
-    limits = [None if value is None or abs(float(value)) > 1e37 else float(value) for value in (low, high)]
-    if None not in limits and limits[0] > limits[1]:
+    least, most = (
+        None if value is None or abs(float(value)) > 1e37 else float(value) for value in (low, high)
+    )
+    if least is not None and most is not None and least > most:
         raise call.refuse("its limits are the wrong way round")
-    return Clip(*limits)
+    return Clip(least, most)
 
 
 def slopes(call: Call) -> nn.Module:

@@ -211,10 +211,10 @@ class _Ends:
                 t = _log_odds(at.t, isinstance(layer, nn.LogSoftmax))
                 before = replace(at, value=step.inputs[0], t=t, removed=(*at.removed, step.label))
                 return before, at.k ^ 1
-            before = self._entry_before(step, at)
-            if before is None:
+            earlier = self._entry_before(step, at)
+            if earlier is None:
                 break
-            at = before
+            at = earlier
         return at
 
     def _entry_before(self, step: Step, at: _Place) -> _Place | None:
@@ -238,7 +238,8 @@ class _Ends:
         layer = step.layer
         before = step.inputs[0]
         if isinstance(layer, MOVES):
-            return at.at(*self._moved(step, at.k)) if self._moves_all(step) else None
+            moved = self._moved(step, at.k)
+            return at.at(*moved) if moved is not None and self._moves_all(step) else None
         if isinstance(layer, Affine):
             constants = [value for value in (layer.scale, layer.shift) if value is not None]
             same = all(value.numel() == 1 for value in constants)
@@ -284,8 +285,8 @@ class _Ends:
         """The condition p > 1/2 on the sensitive class's p, where the step joins p and 1 - p."""
         if not isinstance(step.layer, Concat) or self.count(at.value) != 2 or at.t != 0:
             return None
-        sources = [self._moved(step, k) for k in (0, 1)]
-        if None in sources:
+        sources = [source for source in (self._moved(step, k) for k in (0, 1)) if source is not None]
+        if len(sources) < 2:
             return None
         for place in (0, 1):
             other = self.steps.get(sources[place][0])

@@ -4,7 +4,7 @@ They hold nothing but settings and tensors, so that a program can be copied, pic
 """
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch.nn import functional as F
 
 class Affine(nn.Module):
     """x * scale + shift, each a constant or absent."""
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, scale: Tensor | None = None, shift: Tensor | None = None) -> None:
         super().__init__()
@@ -103,6 +106,8 @@ class Choose(nn.Module):
 class Product(nn.Module):
     """Each input of a batch times a constant matrix, which stands on the left or on the right."""
 
+    constant: Tensor
+
     def __init__(self, constant: Tensor, on_the_left: bool) -> None:
         super().__init__()
         self.register_buffer("constant", constant)
@@ -152,6 +157,8 @@ class Permute(nn.Module):
 
 class Take(nn.Module):
     """Entries of one axis (the batch is axis 0), in the order of ``numbers``."""
+
+    numbers: Tensor
 
     def __init__(self, axis: int, numbers: Tensor) -> None:
         super().__init__()
@@ -220,6 +227,9 @@ class Concat(nn.Module):
 class Leaky(nn.Module):
     """x where it is positive, else slope * x; slope a number or one per channel."""
 
+    slope: Tensor
+    rest: Tensor
+
     def __init__(self, slope: Tensor) -> None:
         super().__init__()
         self.register_buffer("slope", slope)
@@ -272,6 +282,8 @@ class Largest(nn.Module):
 class LargestOf(nn.Module):
     """The greatest (or least) of K entries of each input, for each place: ``index`` (K, *shape) into the flat input."""
 
+    index: Tensor
+
     def __init__(self, index: Tensor, least: bool = False) -> None:
         super().__init__()
         self.register_buffer("index", index.flatten(1))
@@ -286,6 +298,7 @@ class LargestOf(nn.Module):
         return found[0].reshape(-1, *self.shape)
 
 
+Weighted = TypeVar("Weighted", nn.Linear, nn.Conv2d)
 # What only moves, drops or repeats entries, or puts constants beside them.
 MOVES = (nn.Identity, nn.Flatten, Reshape, Permute, Take, Expand, Pad, Concat)
 
@@ -303,7 +316,7 @@ def convolution(
     layer = nn.Conv2d(
         weight.shape[1] * groups,
         weight.shape[0],
-        tuple(weight.shape[2:]),
+        (weight.shape[2], weight.shape[3]),
         stride,
         padding,
         dilation,
@@ -320,10 +333,14 @@ def normalisation(
     """Batch normalisation in evaluation mode, for inputs of one or three axes."""
     layer = (nn.BatchNorm2d if rank == 3 else nn.BatchNorm1d)(len(mean), eps=eps, dtype=torch.float64)
     with torch.no_grad():
-        layer.weight.copy_(scale)
-        layer.bias.copy_(shift)
-        layer.running_mean.copy_(mean)
-        layer.running_var.copy_(variance)
+        state = layer.state_dict()
+        for name, value in {
+            "weight": scale,
+            "bias": shift,
+            "running_mean": mean,
+            "running_var": variance,
+        }.items():
+            state[name].copy_(value)
     return layer
 
 
@@ -332,9 +349,9 @@ def entries(shape: tuple[int, ...]) -> Tensor:
     return torch.arange(math.prod(shape), dtype=torch.float64).reshape(1, *shape)
 
 
-def _with_weights(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+def _with_weights(layer: Weighted, weight: Tensor, bias: Tensor | None) -> Weighted:
     with torch.no_grad():
         layer.weight.copy_(weight)
-        if bias is not None:
+        if bias is not None and layer.bias is not None:
             layer.bias.copy_(bias.flatten())
     return layer

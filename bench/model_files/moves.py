@@ -10,7 +10,7 @@ from bench.model_files.program import Call, Data
 
 
 def reshape(call: Call) -> nn.Module:
-    before, wanted = call.get(0), call.numbers(1, "shape")
+    before, wanted = call.get(0), call.whole(1, "shape")
     if not call.options.get("allowzero"):
         wanted = [before.full[place] if size == 0 else size for place, size in enumerate(wanted)]
     return _to_shape(wanted, before, call)
@@ -34,7 +34,7 @@ def squeeze(call: Call) -> nn.Module:
 
 
 def unsqueeze(call: Call) -> nn.Module:
-    shape, axes = list(call.get(0).shape), call.numbers(1, "axes")
+    shape, axes = list(call.get(0).shape), call.whole(1, "axes")
     for axis in sorted(call.axis(axis, extra=len(axes)) for axis in axes):
         shape.insert(axis, 1)
     return _shaped(shape)
@@ -69,7 +69,7 @@ def transpose(call: Call) -> nn.Module:
 
 
 def expand(call: Call) -> nn.Module:
-    before, wanted = call.get(0), call.numbers(1, "shape")
+    before, wanted = call.get(0), call.whole(1, "shape")
     lead = 0 if before.batch is None else 1
     after = torch.broadcast_shapes(before.full, tuple(wanted))
     if lead and (len(after) != len(before.full) or after[0] != before.batch):
@@ -107,7 +107,7 @@ def split(call: Call) -> list[nn.Module]:
 
 def cut(call: Call) -> nn.Module:
     value = call.get(0)
-    starts, ends = call.numbers(1, "starts"), call.numbers(2, "ends")
+    starts, ends = call.whole(1, "starts"), call.whole(2, "ends")
     axes = call.numbers(3, "axes") or list(range(len(starts)))
     steps = call.numbers(4, "steps") or [1] * len(starts)
     layers: list[nn.Module] = []
@@ -139,7 +139,7 @@ def gather(call: Call) -> nn.Module:
 
 
 def pad(call: Call) -> nn.Module:
-    value, pads = call.get(0), call.numbers(1, "pads")
+    value, pads = call.get(0), call.whole(1, "pads")
     mode, fill = call.options.get("mode", b"constant"), call.get(2, call.options.get("value", 0.0))
     axes = call.numbers(3, "axes") or list(range(len(value.full)))
     if isinstance(fill, Data) or mode not in (b"constant", b"edge", b"reflect"):
@@ -212,7 +212,7 @@ def blocks(call: Call) -> nn.Module:
 
 def tile(call: Call) -> nn.Module:
     """Tile: the value repeated along its axes, but not its batch."""
-    value, repeats = call.get(0), call.numbers(1, "repeats")
+    value, repeats = call.get(0), call.whole(1, "repeats")
     if value.batch is not None:
         if repeats[0] != 1:
             raise call.refuse("it does not keep the inputs of a batch apart")

@@ -123,8 +123,9 @@ def _input(
     if len(dims) == 1 and dims[0]:
         return name, (dims[0],), None, double
     batch, *sizes = dims or [None]
-    if None not in sizes and sizes:
-        return name, tuple(sizes), batch or 0, double
+    known = [size for size in sizes if size is not None]
+    if sizes and len(known) == len(sizes):
+        return name, tuple(known), batch or 0, double
     fits = len(sizes) == len(data_shape) and all(
         size in (None, own) for size, own in zip(sizes, data_shape, strict=True)
     )

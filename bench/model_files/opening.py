@@ -106,8 +106,8 @@ def _with_rule(
         logit = labels[0]
     if found.program is None:
         rule = rule_of_outputs(found.session, logit, place, threshold)
-        score = RuntimeScore(found.session, rule, input_shape, order)
-        return ModelFile(score, kind, (), (), found.session.outputs, rule.logit, rule.text, found.unread)
+        run = RuntimeScore(found.session, rule, input_shape, order)
+        return ModelFile(run, kind, (), (), found.session.outputs, rule.logit, rule.text, found.unread)
     undone = undo(found.program, found.shape, logit, place, threshold)
     score = Score(Margins(undone, input_shape, found.shape, order))
     check_rule(found.session, score, undone.rule, given=threshold is not None or bool(undone.removed))

@@ -62,6 +62,13 @@ class Call:
             return None
         return [int(number) for number in (found.flatten() if isinstance(found, Tensor) else found)]
 
+    def whole(self, place: int, option: str) -> list[int]:
+        """Return whole numbers as ``numbers`` does, where the operator cannot do without them."""
+        found = self.numbers(place, option)
+        if found is None:
+            raise self.refuse(f"its {option} are missing")
+        return found
+
     def data(self) -> list[Data]:
         """The arguments that depend on the input, in order."""
         return [value for value in self.arguments.values() if isinstance(value, Data)]

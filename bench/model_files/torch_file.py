@@ -111,7 +111,7 @@ def _as_onnx(network: nn.Module, x: torch.Tensor, open_batch: bool) -> Any:
             torch.onnx.export(
                 network,
                 (x,),
-                sink,
+                sink,  # type: ignore[arg-type]  # the older exporter writes into memory too
                 dynamo=False,
                 training=torch.onnx.TrainingMode.PRESERVE,
                 do_constant_folding=False,

@@ -4,6 +4,7 @@ One-dimensional ones work on images of height 1.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ def conv_transpose(call: Call) -> nn.Module:
     layer = nn.ConvTranspose2d(
         weight.shape[0],
         weight.shape[1] * groups,
-        tuple(weight.shape[2:]),
+        (weight.shape[2], weight.shape[3]),
         tuple(options.get("strides", [1, 1])),
         tuple(pads[:2]),
         tuple(options.get("output_padding", [0, 0])),
@@ -52,8 +53,13 @@ def conv_transpose(call: Call) -> nn.Module:
     )
     with torch.no_grad():
         layer.weight.copy_(weight)
-        layer.bias.copy_(torch.zeros_like(layer.bias) if bias is None else bias)
+        layer.state_dict()["bias"].copy_(torch.zeros(()) if bias is None else bias)
     return layer
+
+
+def _pair(sizes: Sequence[int]) -> tuple[int, int]:
+    height, width = sizes
+    return height, width
 
 
 def average_pool(call: Call) -> nn.Module:
@@ -63,7 +69,7 @@ def average_pool(call: Call) -> nn.Module:
         raise call.refuse("its windows are dilated")
     widths = windows.widths(windows.extra)
     if not any(widths):
-        return windows.wrapped(nn.AvgPool2d(tuple(windows.kernel), tuple(windows.stride)))
+        return windows.wrapped(nn.AvgPool2d(_pair(windows.kernel), _pair(windows.stride)))
     channels = windows.shape[0]
     ones = torch.ones(channels, 1, *windows.kernel, dtype=torch.float64)
     sums = convolution(ones, None, windows.stride, 0, 1, channels)
@@ -127,7 +133,7 @@ class Windows:
         self.before, self.after = self._padding()
         self.out, self.extra = self._sizes()
 
-    def widths(self, extra: list[int] = (0, 0)) -> list[int]:
+    def widths(self, extra: Sequence[int] = (0, 0)) -> list[int]:
         """The padding as torch has it, from the last axis on, with more after it."""
         return [self.before[1], self.after[1] + extra[1], self.before[0], self.after[0] + extra[0]]
 

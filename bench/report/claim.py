@@ -144,7 +144,10 @@ def _band(ours: np.ndarray, others: np.ndarray, seed: int) -> tuple[np.ndarray, 
         factors.append(_quotient(*best))
     tail = (1 - CONFIDENCE) / 2
     columns = np.array(factors).T
-    return tuple(np.array([_percentile(column, share) for column in columns]) for share in (tail, 1 - tail))
+    lower, upper = (
+        np.array([_percentile(column, share) for column in columns]) for share in (tail, 1 - tail)
+    )
+    return lower, upper
 
 
 def _percentile(factors: np.ndarray, share: float) -> float:

@@ -80,7 +80,8 @@ class Pictures:
 
     def _card(self, row: pd.Series, inputs: np.ndarray | None, known: Adversarials) -> dict[str, Any]:
         index, radius = int(row["index"]), float(row["radius"])
-        card = {"index": index, "radius": radius if np.isfinite(radius) else "Infinity", "picture": None}
+        shown = radius if np.isfinite(radius) else "Infinity"
+        card: dict[str, Any] = {"index": index, "radius": shown, "picture": None}
         if inputs is not None:
             card["picture"] = self._picture(inputs[index])
             if index in known.points and known.points[index].shape == inputs[index].shape:

@@ -18,9 +18,9 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Asked:
-    """Certificates of the inputs ``wanted`` (N,) bool, at one threshold (None: the network has none to set)."""
+    """Certificates of the inputs ``wanted`` (N,) bool, at one threshold."""
 
-    threshold: float | None
+    threshold: float
     wanted: np.ndarray
 
 
@@ -108,7 +108,7 @@ class Certifier:
             mine = torch.from_numpy(wanted[:, start : start + len(batch)]).to(batch.device)
             seed = self.seed_for("certify", curve.certificate, curve.domain, start)
             found = self.method.certify_at(batch, thresholds, mine, curve, norms, seed)
-            arrays = {}
+            arrays: dict[str, np.ndarray] = {}
             for place, (radii, count) in enumerate(zip(found, mine.sum(dim=1).tolist(), strict=True)):
                 for norm in norms:
                     part = self._within_reach(checked_radii(radii, norm, count))

@@ -143,18 +143,18 @@ class _Run:
 
     def _running(self) -> dict[str, float]:
         now = time.monotonic()
-        begun = ((job.key, self.started.get(future.key)) for future, (job, _) in self.pending.items())
+        begun = ((job.key, self.started.get(str(future.key))) for future, (job, _) in self.pending.items())
         return {key: now - start[0] for key, start in begun if start is not None}
 
     def _is_overdue(self, future: "Future") -> bool:
-        started = self.started.get(future.key)
+        started = self.started.get(str(future.key))
         late = started is not None and time.monotonic() - started[0] > 60 * self.minutes
         return bool(self.minutes) and late and not future.done()
 
     def _stop(self, future: "Future") -> Failure:
         """Drop a cell that takes too long; its worker is restarted, since nothing else ends a computation."""
         future.cancel()
-        self.client.restart_workers([self.started[future.key][1]], raise_for_error=False)
+        self.client.restart_workers([self.started[str(future.key)][1]], raise_for_error=False)
         reason = f"the cell took more than its {self.minutes:g} minutes (--cell-minutes)"
         return Failure(Outcome.TIMEOUT, reason)
 

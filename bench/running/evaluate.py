@@ -173,7 +173,7 @@ class Evaluation:
 
     def _predict(self, runner: BatchRunner, index: np.ndarray, points: Sequence[Calibration]) -> np.ndarray:
         """Return predictions (P, N) of the test inputs ``index``: 1, 0 or -1 (abstained), at each operating point."""
-        thresholds = [point.threshold for point in points]
+        thresholds = [point.threshold or 0.0 for point in points]
 
         def predict(start: int, batch: Tensor) -> dict[str, np.ndarray]:
             found = self.method.predict_at(batch, thresholds, self.plan.seed_for("predict", start))
@@ -197,8 +197,10 @@ class Evaluation:
         """
         sensitive = self.data.y_test[index] == 1
         inputs, predicted, others = index[sensitive], predicted[:, sensitive], scores[~sensitive]
-        at_points = [Asked(point.threshold, row == 1) for point, row in zip(points, predicted, strict=True)]
-        grid = [] if points[0].threshold is None else grid_of_thresholds(others)
+        at_points = [
+            Asked(point.threshold or 0.0, row == 1) for point, row in zip(points, predicted, strict=True)
+        ]
+        grid = np.zeros(0) if points[0].threshold is None else grid_of_thresholds(others)
         at_grid = [Asked(float(threshold), scores[sensitive] > threshold) for threshold in grid]
         x, norms = self.data.x_test[inputs], self.plan.norms
         certifier = Certifier(self.method, runner, x, norms, self.plan.seed_for, describe)

@@ -6,6 +6,7 @@ import math
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -106,7 +107,7 @@ def chosen_suite(options: argparse.Namespace) -> Suite:
     if own is not None and options.datasets:
         raise UsageError("--data and --datasets do not go together: give one of them")
     datasets = (own.name,) if own is not None else options.datasets or suite.datasets
-    changes = {
+    changes: dict[str, Any] = {
         "datasets": tuple(dict.fromkeys(datasets)),
         "norms": check_norms(options.norms or suite.norms),
         "seeds": tuple(dict.fromkeys(options.seeds or suite.seeds)),

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -59,7 +60,8 @@ class Parts:
         if path is None:
             return
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        named: dict[str, Any] = dict(arrays)
+        np.savez(buffer, **named)
         owned = self.owner + buffer.getvalue()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext, ForkServerProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 from tqdm import tqdm
@@ -83,6 +83,12 @@ class _Running:
     budget: Budget
     started: float = field(default_factory=time.monotonic)
 
+    @property
+    def pid(self) -> int:
+        """Of the process, which runs."""
+        assert self.process.pid is not None
+        return self.process.pid
+
     def result(self) -> CellOutcome | Failure | None:
         """Return what became of the cell, None while it is being computed."""
         try:
@@ -93,14 +99,14 @@ class _Running:
                 return outcome
         except (EOFError, OSError):
             return self._lost(self._death())
-        if not _alive(self.process.pid):
+        if not _alive(self.pid):
             return self._lost(self._death())
         return self._over_budget()
 
     def kill(self) -> None:
         """End the process now; what it keeps on disk is whole at any moment."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
         self.process.join()
         self.results.close()
 
@@ -109,7 +115,7 @@ class _Running:
         if minutes and time.monotonic() - self.started > 60 * minutes:
             reason = f"the cell took more than its {minutes:g} minutes (--cell-minutes)"
             return self._lost(Failure(Outcome.TIMEOUT, reason))
-        if memory and memory_in_use(self.process.pid) > memory * 2**30:
+        if memory and memory_in_use(self.pid) > memory * 2**30:
             reason = f"the cell took more than its {memory:g} GiB of memory (--cell-memory)"
             return self._lost(Failure(Outcome.ERROR, reason))
         return None
@@ -149,7 +155,7 @@ def can_measure_memory() -> bool:
     return memory_in_use(os.getpid()) > 0
 
 
-def _start(context: BaseContext, job: CellJob, device: str, budget: Budget) -> _Running:
+def _start(context: ForkServerContext, job: CellJob, device: str, budget: Budget) -> _Running:
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(theirs, job, device), daemon=False)
     job.folder.path.mkdir(parents=True, exist_ok=True)
@@ -188,7 +194,10 @@ def _log_file(path: Path) -> Iterator[io.TextIOWrapper]:
 
 def _die_with_parent() -> None:
     """End this process when the one that watches it is gone: nobody is left to store a result."""
-    wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    wait([parent.sentinel])
     os._exit(1)
 
 

@@ -92,7 +92,7 @@ def _warn_of_unresolved(suite: Suite, data: Dataset) -> None:
                 others,
                 suite.calibrate,
                 point,
-                others * OperatingPoint.parse(point).false_positive_rate,
+                others * (OperatingPoint.parse(point).false_positive_rate or 0.0),
             )
 
 
@@ -172,8 +172,7 @@ def _seconds(result: CellOutcome | Failure) -> float | None:
 
 def _store(job: CellJob, result: CellOutcome | Failure) -> CellReport:
     """Store a cell; one with errors gets a key of its own, so that the next run computes it again."""
-    lost = isinstance(result, Failure)
-    outcome = failed_cell(job, result) if lost else result
+    outcome = failed_cell(job, result) if isinstance(result, Failure) else result
     key = f"failed:{job.key}" if outcome.errors else job.key
     job.folder.write(
         key, outcome.radii, outcome.predictions, outcome.state or None, outcome.meta, outcome.roc
@@ -181,6 +180,6 @@ def _store(job: CellJob, result: CellOutcome | Failure) -> CellReport:
     if outcome.log:
         (job.folder.path / LOG_FILE).write_text(outcome.log, encoding="utf-8")
     # A cell that was cut off goes on from here when its budget is raised.
-    if not lost:
+    if not isinstance(result, Failure):
         job.folder.clear_unfinished()
     return CellReport(job.folder, reused=False, errors=outcome.errors)

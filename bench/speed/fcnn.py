@@ -3,6 +3,7 @@
 import resource
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from bench.speed.timing import Line, interleaved, seconds
 from fcnn.certificates import NORMS, closed_form
 from fcnn.certify import certify_with_bounds
 from fcnn.classifier import FeatureConvexClassifier
-from fcnn.convex_network import float64_copy
+from fcnn.convex_network import ConvexNetwork, float64_copy
 from fcnn.exact import exact_radius
 from fcnn.feature_maps import CenteredAbs, Identity
 from fcnn.losses import RegularisedLoss
@@ -51,7 +52,7 @@ def measure(data_dir: Path | None) -> Iterator[Line]:
     if data_dir is not None and (data_dir / PHOTOGRAPHS).is_dir():
         yield from photographs(data_dir)
     for norm in ("l1", "linf"):
-        taken = seconds(lambda norm=norm: exact_radius(classifier, x[:1], norm, "free"), repeats=1)
+        taken = seconds(partial(exact_radius, classifier, x[:1], norm, "free"), repeats=1)
         yield Line(f"one exact linear program, {norm}, for comparison", 1000 * taken, "ms")
 
 
@@ -107,7 +108,7 @@ def refined(classifier: FeatureConvexClassifier, x: Tensor, domain: str) -> Iter
         yield Line(f"refined, {norm}, {domain}, median relative gap", float(100 * gap.median()), "%", 1)
 
 
-def bare_pass(network: ConvexMLP, features: Tensor) -> Tensor:
+def bare_pass(network: ConvexNetwork, features: Tensor) -> Tensor:
     """The least a certificate needs: scores and gradients of one batch, by a network that is in float64 already."""
     features = features.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(network(features).sum(), features)

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench.data.request import DataRequest, cached_dataset
@@ -45,7 +46,7 @@ def measure(data_dir: Path | None) -> Iterator[Line]:
 def _two_at_a_time(folder: Path, data_dir: Path | None) -> Line:
     jobs = _jobs(folder / "working", WORKING, WORKING_CELLS, data_dir)
     one, two = (local_engine(Resources(("cpu",) * cells)) for cells in (1, 2))
-    at_once = [seconds(lambda engine=engine: _computed(engine, jobs), repeats=1) for engine in (one, two)]
+    at_once = [seconds(partial(_computed, engine, jobs), repeats=1) for engine in (one, two)]
     ratio = at_once[0] / at_once[1]
     return Line(f"{WORKING_CELLS} equal cells, one at a time / two at a time", ratio, "x", 1.7, at_least=True)
 

@@ -1,11 +1,12 @@
 """Two-stage sampling against a fixed number of draws: how many fewer, and the certified accuracy they cost."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from baselines.networks import build_network
@@ -112,7 +113,7 @@ def expected_loss(
     return most_lost(full.mean(axis=0), fewer.mean(axis=0)), float(by_chance)
 
 
-def certified(radius: np.ndarray, grid: Sequence[float]) -> np.ndarray:
+def certified(radius: np.ndarray, grid: ArrayLike) -> np.ndarray:
     """Return the share of the inputs (N,) that are certified at each radius of the grid."""
     return (radius[:, None] >= np.asarray(grid)).mean(axis=0)
 

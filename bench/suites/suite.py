@@ -59,7 +59,7 @@ class MethodEntry:
 
     def settings_for(self, dataset: str | None) -> Any:
         """Return the method's settings on a data set (None: where none is named), all keys and types checked."""
-        table = merged(self.settings, self.for_.get(dataset, {}))
+        table = merged(self.settings, self.for_.get(dataset or "", {}))
         where = f" on {dataset!r}" if dataset in self.for_ else ""
         return from_table(self.method_class.Settings, table, f"settings of {self.name!r}{where}")
 

@@ -123,7 +123,8 @@ class Game:
         if not self.trains or any(candidate.kind == "longest" for candidate in tried):
             return None
         final = len(longer) >= 2 or left < 3 * LONGER * self.budget or not self.searchable
-        kind, seconds = ("longest", ALMOST_ALL * left) if final else ("longer", LONGER * self.budget)
+        kind: Kind = "longest" if final else "longer"
+        seconds = ALMOST_ALL * left if final else LONGER * self.budget
         done = [candidate.params for candidate in longer]
         worth = operator.attrgetter("promise" if longer or final else "measure")
         ranked = sorted((c for c in tried if c.ended), key=worth, reverse=True)

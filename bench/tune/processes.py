@@ -7,7 +7,8 @@ import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import torch
@@ -38,7 +39,8 @@ def run_searches(jobs: Sequence[SearchJob], devices: Sequence[str]) -> Iterator[
     """Run the searches, one at a time on each of the devices; yield each as it ends, with its error or ""."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    waiting, free, running = deque(jobs), deque(devices), {}
+    waiting, free = deque(jobs), deque(devices)
+    running: dict[Connection, tuple[SearchJob, str, ForkServerProcess]] = {}
     try:
         while waiting or running:
             while waiting and free:
@@ -48,7 +50,8 @@ def run_searches(jobs: Sequence[SearchJob], devices: Sequence[str]) -> Iterator[
                 process.start()
                 theirs.close()
                 running[ours] = job, device, process
-            for pipe in wait(list(running)):
+            ready = wait(list(running))
+            for pipe in [pipe for pipe in running if pipe in ready]:
                 job, device, process = running.pop(pipe)
                 try:
                     error = pipe.recv()
@@ -83,5 +86,8 @@ def _work(result: multiprocessing.connection.Connection, job: SearchJob, device:
 
 def _die_with_parent() -> None:
     """End this process when the one that waits for it is gone."""
-    wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    wait([parent.sentinel])
     signal.raise_signal(signal.SIGKILL)

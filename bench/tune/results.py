@@ -105,12 +105,12 @@ def _grouped(found: Sequence[Found]) -> dict[str, list[Found]]:
 
 def _entry(group: Sequence[Found], norms: Sequence[str]) -> dict[str, Any] | None:
     """Return the suite's entry of a method in a norm, its settings per data set; None if nothing was chosen."""
-    group = [each for each in group if each.choice is not None]
-    if not group:
+    chosen = [(each.task, each.choice) for each in group if each.choice is not None]
+    if not chosen:
         return None
-    task = group[0].task
+    task = chosen[0][0]
     entry, native = task.entry, native_norms(task.entry)
-    settings = {each.task.dataset: merged(each.task.table(), each.choice.settings) for each in group}
+    settings = {task.dataset: merged(task.table(), choice.settings) for task, choice in chosen}
     return {
         "method": entry.method,
         "id": tuned_id(task),

@@ -152,7 +152,7 @@ class Search:
             attempt.known["promise"] = self.judge.promise(mine)
             if move.kind == "default":
                 attempt.known["scales"] = {n: max(each[n].radius for each in verdicts) for n in NORMS}
-            state = "cut" if attempt.cut else "finished"
+            state: State = "cut" if attempt.cut else "finished"
             self.record.tell(trial, state, measure, **attempt.facts())
         except optuna.TrialPruned:
             self.record.tell(trial, "pruned", None, **attempt.facts())

@@ -3,6 +3,7 @@
 import math
 import textwrap
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -84,7 +85,7 @@ def _draw_lines(
         style, curve = styles[key], until_zero(curve)
         radius, share = curve["radius"].to_numpy(), curve["certified_accuracy"].to_numpy()
         # Steps that take the right end's value: between two radii of the grid nothing more is claimed.
-        band = {"step": "pre", "color": style.color, "alpha": opacity, "linewidth": 0}
+        band: dict[str, Any] = {"step": "pre", "color": style.color, "alpha": opacity, "linewidth": 0}
         ax.fill_between(radius, curve["lower"], curve["upper"], **band)
         ax.plot(
             *(radius, share),
@@ -104,7 +105,7 @@ def _draw_envelopes(ax: Axes, best: pd.DataFrame, colors: Mapping[str, Color]) -
     """Draw a broad pale line behind the members of each family."""
     for (family, _), curve in best.groupby(["method", "domain"], sort=True):
         curve = until_zero(curve)
-        look = {"drawstyle": "steps-pre", "color": colors[family], **ENVELOPE_LOOK}
+        look: dict[str, Any] = {"drawstyle": "steps-pre", "color": colors[family], **ENVELOPE_LOOK}
         ax.plot(curve["radius"], curve["certified_accuracy"], **look)
 
 

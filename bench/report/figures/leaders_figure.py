@@ -7,6 +7,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -134,7 +135,7 @@ def _draw_others(ax: Axes, curves: Sequence[pd.DataFrame]) -> None:
     if not curves:
         return
     shares = np.stack([curve["certified_accuracy"].to_numpy() for curve in curves])
-    band = {"step": "pre", "color": "0.82", "alpha": 0.6, "linewidth": 0, "zorder": 0.5}
+    band: dict[str, Any] = {"step": "pre", "color": "0.82", "alpha": 0.6, "linewidth": 0, "zorder": 0.5}
     ax.fill_between(curves[0]["radius"], shares.min(axis=0), shares.max(axis=0), **band)
 
 
@@ -171,7 +172,7 @@ def _recalls(ax: Axes, row: LeaderRow) -> None:
         column, line = divmod(number, lines)
         recalls = " / ".join(_percent(facts.loc[key, name]) for name in ("recall_sensitive", "recall_other"))
         x, y = column / TABLE_COLUMNS, 1 - (line + 0.75) / (lines + 0.5)
-        style = {"transform": ax.transAxes, "fontsize": SMALL}
+        style: dict[str, Any] = {"transform": ax.transAxes, "fontsize": SMALL}
         ax.text(
             x,
             y,

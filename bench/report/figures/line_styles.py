@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.typing import LineStyleType
 
 from bench.report.figures.identity import FAMILIES, Color, family_and_slot, shades, stable_number
 
 NORM_SYMBOLS = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
 # Solid where inputs are free, broken where they stay in the box; the others only when markers have run out.
-DASHES = {
+DASHES: dict[str, tuple[LineStyleType, ...]] = {
     "free": ("-", (0, (9, 1.5, 1.5, 1.5)), (0, (14, 2)), (0, (9, 1.5, 1.5, 1.5, 1.5, 1.5))),
     "box": ((0, (4, 2)), (0, (1.2, 1.2)), (0, (4, 1.2, 1.2, 1.2)), (0, (2.5, 2.5))),
 }
@@ -30,7 +31,7 @@ class LineStyle:
     name: str
     label: str
     color: Color
-    dashes: str | tuple
+    dashes: LineStyleType
     marker: str
 
 

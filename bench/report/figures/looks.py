@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import seaborn
@@ -14,7 +15,7 @@ from bench.basics.files import write_atomic
 
 # Nothing in a file may depend on when it was drawn.
 FILE_METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
-LOOK = {"pdf.fonttype": 42, "font.family": "DejaVu Sans", "savefig.dpi": 150}
+LOOK: Any = {"pdf.fonttype": 42, "font.family": "DejaVu Sans", "savefig.dpi": 150}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import math
 import textwrap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -191,7 +192,12 @@ def marked(
 
 def _mark(ax: Axes, rate: float, value: float, others: int, style: LineStyle, hollow: bool = False) -> None:
     face = "white" if hollow else style.color
-    look = {"color": style.color, "marker": style.marker, "markersize": 4.5, "markerfacecolor": face}
+    look: dict[str, Any] = {
+        "color": style.color,
+        "marker": style.marker,
+        "markersize": 4.5,
+        "markerfacecolor": face,
+    }
     ax.plot(_shown_rate(np.array([rate]), others), [value], linestyle="none", zorder=3, **look)
 
 

@@ -60,9 +60,11 @@ def draw_figures(
         heading = _heading(run["configuration"], str(dataset), point)
         stem = f"{safe_name(str(dataset))}{file_part(point, points)}"
         with house_look():
-            own = [table[(table["dataset"] == dataset) & (table[POINT] == point)] for table in (curves, best)]
+            own, own_best = [
+                table[(table["dataset"] == dataset) & (table[POINT] == point)] for table in (curves, best)
+            ]
             colors = {families[key[0]]: style.color for key, style in styles.items() if key[0] in families}
-            lines = curve_figure(*own, panel, styles, heading, colors)
+            lines = curve_figure(own, own_best, panel, styles, heading, colors)
             written += save_figure(lines, folder / f"{stem}_certified_accuracy")
             measures = validation[(validation["dataset"] == dataset) & (validation[POINT] == point)]
             leading = leader_row(str(dataset), point, own[0], panel, run["methods"], measures)

@@ -4,10 +4,11 @@ Certified accuracy at r is the share of *sensitive test inputs* that are classif
 radius >= r. Every sensitive input is in the denominator, also those that were abstained on, timed out or failed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from bench.contract import Outcome
@@ -89,7 +90,7 @@ def radius_grid(radii: np.ndarray) -> np.ndarray:
     return np.unique(np.concatenate([linear, np.geomspace(smallest, largest, LOG_POINTS), ends]))
 
 
-def accuracy_by_seed(rows: pd.DataFrame, grid: Sequence[float]) -> tuple[np.ndarray, int]:
+def accuracy_by_seed(rows: pd.DataFrame, grid: ArrayLike) -> tuple[np.ndarray, int]:
     """Return (certified accuracies (S, G) of one curve's S seeds at the radii (G,), sensitive inputs per seed).
 
     Raises ValueError if the seeds were run on different numbers of inputs.

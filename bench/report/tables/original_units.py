@@ -75,7 +75,7 @@ def render_original_units(summary: pd.DataFrame, data: Dataset) -> str:
         else:
             percent = _number(100 * radius)
             changes = f"{percent} % of the range of " + ", ".join(
-                f"`{column.name}` ({_number(column.span * radius)})" for column in columns[:SHOWN]
+                f"`{column.name}` ({_number((column.span or 0.0) * radius)})" for column in columns[:SHOWN]
             )
             changes += f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
             changes += f": {MEANING[norm]}"
