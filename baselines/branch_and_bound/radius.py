@@ -15,7 +15,7 @@ from baselines.branch_and_bound.settings import (
     DEFAULT_BUDGET,
     DEFAULT_SEARCH,
     Budget,
-    Outcome,
+    Ending,
     Search,
     Verdicts,
 )
@@ -40,12 +40,12 @@ class CertifiedRange:
 
     radius: (N,) float64, every allowed input closer than this has a positive score (inf: all allowed inputs have).
     radius_upper: (N,) float64, norm of a perturbation to a score <= 0; inf where none is known.
-    outcome: (N,) of Outcome. reached_limit: (N,) whether ``radius`` is the largest radius that was to be tried.
+    ending: (N,) of Ending. reached_limit: (N,) whether ``radius`` is the largest radius that was to be tried.
     """
 
     radius: Tensor
     radius_upper: Tensor
-    outcome: np.ndarray
+    ending: np.ndarray
     reached_limit: Tensor
 
 
@@ -111,7 +111,7 @@ def certify_all(
     return CertifiedRange(
         torch.cat([part.radius for part in parts]),
         torch.cat([part.radius_upper for part in parts]),
-        np.concatenate([part.outcome for part in parts]),
+        np.concatenate([part.ending for part in parts]),
         torch.cat([part.reached_limit for part in parts]),
     )
 
@@ -146,7 +146,7 @@ def _certify_one(
             least = replace(least, radius_upper=upper)
     exact = bool(least.radius_upper - least.radius <= tolerance * least.radius_upper)
     if not exact and bool(torch.isfinite(least.radius)) and bool(least.radius > 0):
-        least = replace(least, outcome=np.array([Outcome.LOWER_BOUND], dtype=object))
+        least = replace(least, ending=np.array([Ending.LOWER_BOUND], dtype=object))
     return least
 
 
@@ -257,10 +257,10 @@ class _Bracket:
         radius = torch.where(reached & self.covers, torch.inf, self.lower * (1 - SHAVE))
         radius = torch.maximum(radius, self.start)
         exact = reached | (self.upper - self.lower <= tolerance * self.upper)
-        outcome = np.full(len(radius), Outcome.TIMEOUT, dtype=object)
-        outcome[(radius > 0).cpu().numpy()] = Outcome.LOWER_BOUND
-        outcome[exact.cpu().numpy()] = Outcome.EXACT
-        return CertifiedRange(radius, self.upper, outcome, reached)
+        ending = np.full(len(radius), Ending.TIMEOUT, dtype=object)
+        ending[(radius > 0).cpu().numpy()] = Ending.LOWER_BOUND
+        ending[exact.cpu().numpy()] = Ending.EXACT
+        return CertifiedRange(radius, self.upper, ending, reached)
 
 
 def _is_past(deadline: float | None) -> bool:

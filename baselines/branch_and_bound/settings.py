@@ -15,7 +15,7 @@ class Status(StrEnum):
     TIMEOUT = "timeout"
 
 
-class Outcome(StrEnum):
+class Ending(StrEnum):
     """How well a radius is known: up to the tolerance, from below only, or not at all."""
 
     EXACT = "exact"

@@ -73,6 +73,13 @@ CLAIM_TEXT = "claim.md"
 CLAIM_LATEX = "claim.tex"
 COUNTEREXAMPLES = "counterexamples"
 CANDIDATES = "candidates.csv"
+# Titles that runs were written with and that said what a method is not: read as what they are called now.
+RENAMED = {
+    "α,β-CROWN": "Branch and bound (α,β-CROWN style)",
+    "IBP training + CROWN": "CROWN (IBP-trained)",
+    "MTL-IBP + CROWN": "CROWN (MTL-IBP-trained)",
+    "alpha-CROWN (adversarially trained)": "α-CROWN (adversarially trained)",
+}
 LOG_FILE = "cell.log"
 UNFINISHED = "unfinished"
 
@@ -335,6 +342,8 @@ class Store:
         name = RUN
         try:
             run = unseal((self.out / RUN).read_bytes())
+            for method in run.get("methods", {}).values():
+                method["title"] = RENAMED.get(method.get("title"), method.get("title"))
             name = RADII
             radii = from_parquet(read_verified(self.out / RADII, run["files"][RADII]), RADII_COLUMNS)
             name = PREDICTIONS

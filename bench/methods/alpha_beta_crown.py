@@ -11,12 +11,12 @@ from torch import Tensor
 from baselines.branch_and_bound import (
     Budget,
     CertifiedRange,
+    Ending,
     Search,
     UnsupportedNetwork,
     certify_all,
     to_chains,
 )
-from baselines.branch_and_bound import Outcome as Ending
 from bench.basics.space import SearchSpace
 from bench.contract import Curve, Outcome, Radii
 from bench.methods._bounds import ADVERSARIAL_SPACE, BoundPropagation
@@ -62,7 +62,7 @@ class AlphaBetaCROWN(BoundPropagation):
     """
 
     name = "alpha_beta_crown"
-    title = "α,β-CROWN"
+    title = "Branch and bound (α,β-CROWN style)"
     kind = "verification"
     slot = 0
     reference = "Wang et al., NeurIPS 2021"
@@ -125,5 +125,5 @@ def _radii(found: CertifiedRange) -> Radii:
     """Rows of a search: certified where anything was proved, a timeout where nothing was."""
     radius = found.radius.cpu().numpy()
     outcome = np.where(radius > 0, Outcome.CERTIFIED, Outcome.TIMEOUT)
-    outcome[(radius == 0) & (found.outcome == Ending.EXACT)] = Outcome.UNKNOWN
+    outcome[(radius == 0) & (found.ending == Ending.EXACT)] = Outcome.UNKNOWN
     return Radii(radius=radius, outcome=outcome, radius_upper=found.radius_upper.cpu().numpy())

@@ -1,4 +1,4 @@
-"""alpha-CROWN on an adversarially trained network."""
+"""α-CROWN on an adversarially trained network."""
 
 from dataclasses import dataclass, field
 
@@ -35,7 +35,7 @@ class CROWNAdversarial(BoundPropagation):
     """
 
     name = "crown_adversarial"
-    title = "alpha-CROWN (adversarially trained)"
+    title = "α-CROWN (adversarially trained)"
     slot = 2
     reference = "Xu et al., ICLR 2021"
     Settings = AdversarialSettings

@@ -30,7 +30,7 @@ class IBP(BoundPropagation):
     """
 
     name = "ibp"
-    title = "IBP training + CROWN"
+    title = "CROWN (IBP-trained)"
     slot = 1
     reference = "Gowal et al., 2018"
     Settings = IBPSettings

@@ -23,7 +23,7 @@ class MTLIBP(BoundPropagation):
     """
 
     name = "mtl_ibp"
-    title = "MTL-IBP + CROWN"
+    title = "CROWN (MTL-IBP-trained)"
     slot = 3
     reference = "De Palma et al., ICLR 2024"
     Settings = MTLIBPSettings

@@ -25,14 +25,15 @@ from bench.basics.seeds import derive_seed
 from bench.calibration import shown_point
 from bench.contract import NORMS, Outcome
 from bench.kept.store import CLAIM, CLAIM_LATEX, CLAIM_TEXT, Store
+from bench.report.figures.identity import family_and_slot
 from bench.report.tables.chance import near_chance
 from bench.report.tables.latex import markdown_latex
 from bench.report.tables.notes import run_notes
 from bench.report.tables.summary import floor_digits
 
 LEVELS = (0.25, 0.5, 0.75)
-# Methods whose curves are FCNN's: with our networks and with the published ones.
-FCNN = ("fcnn", "fcnn_learned", "fcnn_published", "fcnn_union")
+# The family whose curves are FCNN's: with our networks, with the published ones, behind learned maps.
+OURS = "feature_convex"
 # Name of the comparison -> FCNN's certificates that take part in it.
 COMPARISONS = {"closed form": ("closed_form",), "refined": ("closed_form", "separable", "refined")}
 RESAMPLES = 1000
@@ -103,7 +104,7 @@ def central_claim(
 
 
 def _is_ours(method: str, methods: Mapping[str, Mapping[str, Any]]) -> bool:
-    return methods.get(method, {}).get("method") in FCNN
+    return family_and_slot(method, methods)[0] == OURS
 
 
 def _one_panel(panel: Panel, methods: Mapping[str, Mapping[str, Any]], name: str) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from bench.contract import NORMS, check_norms
 from bench.data.options import add_data_options, own_data
 from bench.running.cells import Engine
 from bench.running.cluster import cluster_engine
-from bench.running.processes import Budget, can_measure_memory
+from bench.running.processes import CellLimits, can_measure_memory
 from bench.running.runner import Resources, local_engine
 from bench.suites.suite import Suite, load_suite, suite_names
 
@@ -145,7 +145,7 @@ def chosen_resources(options: argparse.Namespace, suite: Suite) -> Resources:
     return Resources(shared, options.threads, budget)
 
 
-def _cluster_resources(options: argparse.Namespace, budget: Budget) -> Resources:
+def _cluster_resources(options: argparse.Namespace, budget: CellLimits) -> Resources:
     """Return what each worker of the cluster uses; the cluster itself decides how many cells run at a time."""
     if not options.scheduler:
         raise UsageError("--backend dask needs --scheduler ADDRESS, such as tcp://HOST:8786")
@@ -166,7 +166,7 @@ def chosen_engine(options: argparse.Namespace, resources: Resources) -> Abstract
     return nullcontext(local_engine(resources))
 
 
-def chosen_budget(options: argparse.Namespace, suite: Suite) -> Budget:
+def chosen_budget(options: argparse.Namespace, suite: Suite) -> CellLimits:
     """Return what a cell may take; raise UsageError for a budget that makes no sense here."""
     values = {"cell-minutes": suite.cell_minutes, "cell-memory": suite.cell_memory_gb}
     for name in values:
@@ -178,7 +178,7 @@ def chosen_budget(options: argparse.Namespace, suite: Suite) -> Budget:
         raise UsageError(
             "--cell-memory: this system does not tell a process's memory; leave it out (Linux does)"
         )
-    return Budget(values["cell-minutes"], values["cell-memory"])
+    return CellLimits(values["cell-minutes"], values["cell-memory"])
 
 
 def chosen_devices(name: str) -> tuple[str, ...]:

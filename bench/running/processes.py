@@ -37,7 +37,7 @@ MEMORY_FIELDS = (b"RssAnon:", b"RssShmem:")
 
 
 @dataclass(frozen=True)
-class Budget:
+class CellLimits:
     """What one cell may take: minutes of time and GiB of memory (0: no limit)."""
 
     minutes: float = 0.0
@@ -45,7 +45,7 @@ class Budget:
 
 
 def run_in_processes(
-    jobs: Sequence[CellJob], devices: Sequence[str], budget: Budget, watch: Watch = lambda _: None
+    jobs: Sequence[CellJob], devices: Sequence[str], budget: CellLimits, watch: Watch = lambda _: None
 ) -> Iterator[tuple[CellJob, CellOutcome | Failure]]:
     """Compute the jobs, one at a time on each entry of ``devices``, and yield each one's result as it ends.
 
@@ -80,7 +80,7 @@ class _Running:
     device: str
     process: ForkServerProcess
     results: Connection
-    budget: Budget
+    budget: CellLimits
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -155,7 +155,7 @@ def can_measure_memory() -> bool:
     return memory_in_use(os.getpid()) > 0
 
 
-def _start(context: ForkServerContext, job: CellJob, device: str, budget: Budget) -> _Running:
+def _start(context: ForkServerContext, job: CellJob, device: str, budget: CellLimits) -> _Running:
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(theirs, job, device), daemon=False)
     job.folder.path.mkdir(parents=True, exist_ok=True)

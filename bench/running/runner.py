@@ -19,7 +19,7 @@ from bench.running.cells import CellJob, CellOutcome, Engine, Failure, Watch, fa
 from bench.running.code_version import code_version, package_versions
 from bench.running.evaluate import calibration_labels, describe, evaluate
 from bench.running.plan import CellPlan
-from bench.running.processes import Budget, run_in_processes
+from bench.running.processes import CellLimits, run_in_processes
 from bench.running.progress import Progress
 from bench.suites.suite import MethodEntry, Suite
 
@@ -32,7 +32,7 @@ class Resources:
 
     devices: tuple[str, ...] = ("cpu",)
     threads: int = 1
-    budget: Budget = field(default_factory=Budget)
+    budget: CellLimits = field(default_factory=CellLimits)
 
     @property
     def kind(self) -> str:

@@ -9,7 +9,7 @@ from mixed_integer import least_score
 from torch import nn
 
 from baselines.bounds import certified_radii
-from baselines.branch_and_bound import Budget, Chain, Outcome, Search, Status, certify, to_chain, verify
+from baselines.branch_and_bound import Budget, Chain, Ending, Search, Status, certify, to_chain, verify
 
 NORMS = ("l1", "l2", "linf")
 every_norm = pytest.mark.parametrize("norm", NORMS)
@@ -57,7 +57,7 @@ def test_radii_bracket_the_exact_ones(reference, norm, domain):
     assert (found.radius_upper >= exact * (1 - REFERENCE)).all()
     assert (found.radius_upper <= 1.01 * exact).all()
     assert (found.radius <= found.radius_upper).all()
-    assert (found.outcome == Outcome.EXACT).all()
+    assert (found.ending == Ending.EXACT).all()
 
 
 @every_norm
@@ -130,7 +130,7 @@ def test_no_attack_succeeds_inside_a_certified_radius(norm, domain):
     x = torch.rand(300, 10, generator=torch.Generator().manual_seed(1))
     x = x[model(x) > 0.2][:8]
     found = certify(model, x, norm, domain, tolerance=0.01)
-    assert (found.outcome == Outcome.EXACT).all()
+    assert (found.ending == Ending.EXACT).all()
     generator = torch.Generator().manual_seed(2)
     radius = found.radius[:, None].clamp(max=100.0)
     for _ in range(10):

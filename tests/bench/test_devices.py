@@ -13,7 +13,7 @@ from bench.data.request import DataRequest
 from bench.kept.store import Store
 from bench.running.cells import Failure
 from bench.running.options import chosen_devices, chosen_resources, chosen_suite, parser
-from bench.running.processes import Budget, run_in_processes
+from bench.running.processes import CellLimits, run_in_processes
 from bench.running.runner import Resources, plan_jobs
 from bench.suites.suite import load_suite
 
@@ -118,7 +118,7 @@ def test_two_devices_take_one_cell_each_also_after_a_crash(tmp_path, monkeypatch
     # PyTorch takes numbers after "cpu", too: different devices that every machine has.
     slots = Resources(("cpu:0", "cpu:1"))
     jobs = plan_jobs(suite, Store(tmp_path / "out"), requests, slots)
-    lost = [isinstance(result, Failure) for _, result in run_in_processes(jobs, slots.devices, Budget())]
+    lost = [isinstance(result, Failure) for _, result in run_in_processes(jobs, slots.devices, CellLimits())]
     registry.registered_methods.cache_clear()
     lines = Path(tally).read_text().splitlines()
     assert sum(lost) == 3 and len(lost) == 6 and len(lines) == 6

@@ -4,6 +4,8 @@ import pandas as pd
 import pytest
 
 from bench.basics.errors import UsageError
+from bench.kept.store import RENAMED, Store
+from bench.methods import registered_methods
 from bench.publish import RESULTS
 from bench.published import BEGIN, END, comparison, main, update
 
@@ -86,3 +88,11 @@ def test_a_page_without_marks_and_an_unknown_quantity_are_refused(results, tmp_p
 def test_the_committed_pages_have_the_marks():
     for page in (RESULTS / "README.md", RESULTS.parent / "README.md"):
         assert page.read_text(encoding="utf-8").count(BEGIN) == 1
+
+
+def test_a_run_from_before_shows_methods_under_the_names_they_have_now():
+    run, _, _ = Store(RESULTS / "quick").read_run()
+    titles = {name: facts["title"] for name, facts in run["methods"].items()}
+    assert titles["alpha_beta_crown"] == "Branch and bound (α,β-CROWN style)"
+    assert titles["ibp"] == "CROWN (IBP-trained)" and titles["crown"] == "CROWN"
+    assert not set(RENAMED) & {method.title for method in registered_methods().values()}
