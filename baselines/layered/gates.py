@@ -6,6 +6,7 @@ each entry of its own, the product is an activation: those below are known with 
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -63,9 +64,9 @@ class _Known:
                     if found is not None:
                         yield base, found
         elif node.target is aten.where.self:
-            found = self._choice(*node.args)
-            if found is not None:
-                yield found
+            chosen = self._choice(*node.args)
+            if chosen is not None:
+                yield chosen
 
     def _product(self, factor: Polynomial | None, gated: fx.Node, base: fx.Node) -> Activation | None:
         """k v (p + q f(...v...)) for the value v of ``base``."""
@@ -81,7 +82,7 @@ class _Known:
         inner = self._polynomial(core.args[0], base) if core.args else None
         return None if inner is None else _sigmoidal(factor[1] * p, factor[1] * q, core.target, inner)
 
-    def _clamped(self, p: float, q: float, argument: object, base: fx.Node) -> Activation | None:
+    def _clamped(self, p: float, q: float, argument: Any, base: fx.Node) -> Activation | None:
         """v (p + q relu(s + t relu(a v + b))), which is v times a clamp between 0 and p."""
         s, t, core = self._affine_of(argument)
         if not isinstance(core, fx.Node) or core.target is not aten.relu.default or t != -1:
@@ -92,7 +93,7 @@ class _Known:
         b, a = inner[:2]
         return _ramp(-q * a, -q * b, p) if a > 0 and 0 < b < s else None
 
-    def _choice(self, asked: object, above: object, below: object) -> tuple[fx.Node, Activation] | None:
+    def _choice(self, asked: Any, above: Any, below: Any) -> tuple[fx.Node, Activation] | None:
         """v where it is greater than a number, else softplus(v); or two slopes that meet in 0."""
         asked = self._through(asked)
         if not isinstance(asked, fx.Node) or asked.target not in (
@@ -111,22 +112,24 @@ class _Known:
                 0.2501,
                 step=math.exp(-limit),
             )
-        slopes = [self._polynomial(part, base) for part in (above, below)]
-        if limit != 0 or None in slopes or any(any(part[:1] + part[2:]) or part[1] < 0 for part in slopes):
+        rising, falling = self._polynomial(above, base), self._polynomial(below, base)
+        if limit != 0 or rising is None or falling is None:
             return None
-        up, down = slopes[0][1], slopes[1][1]
+        if any(any(part[:1] + part[2:]) or part[1] < 0 for part in (rising, falling)):
+            return None
+        up, down = rising[1], falling[1]
         return base, Activation(
             lambda z: torch.where(z > 0, up * z, down * z), 0.0, jump=abs(up - down), steepest=max(up, down)
         )
 
-    def _softplus_of(self, node: object, base: fx.Node) -> bool:
+    def _softplus_of(self, node: Any, base: fx.Node) -> bool:
         node = self._through(node)
         if not isinstance(node, fx.Node):
             return False
         if node.target is aten.where.self:
             found = self._choice(*node.args)
-            return found is not None and found[0] is base and found[1].step > 0
-        usual = node.target is aten.softplus.default and (len(node.args) < 2 or node.args[1] == 1)
+            return found is not None and found[0] is base and bool(found[1].step > 0)
+        usual = node.target is aten.softplus.default and (len(node.args) < 2 or bool(node.args[1] == 1))
         return usual and self._through(node.args[0]) is base
 
     def _below(self, node: fx.Node) -> Iterator[fx.Node]:
@@ -140,7 +143,7 @@ class _Known:
                     return
             node = before
 
-    def _affine_of(self, node: object, once: bool = False) -> tuple[float, float, object]:
+    def _affine_of(self, node: Any, once: bool = False) -> tuple[float, float, Any]:
         """p, q and the node that it is p + q times."""
         p, q = 0.0, 1.0
         while isinstance(node, fx.Node):
@@ -153,7 +156,7 @@ class _Known:
                 break
         return p, q, node
 
-    def _step(self, node: fx.Node) -> tuple[float, float, fx.Node] | None:
+    def _step(self, node: fx.Node) -> tuple[float, float, Any] | None:
         """One operation with a number: offset, factor and the node it works on."""
         kind, args = node.target, node.args
         if kind in SAME:
@@ -163,9 +166,12 @@ class _Known:
         if node.kwargs or len(args) != 2:
             return None
         left, right = self._number(args[0]), self._number(args[1])
-        if (left is None) == (right is None):
+        if left is None and right is not None:
+            number, other = right, args[0]
+        elif left is not None and right is None:
+            number, other = left, args[1]
+        else:
             return None
-        number, other = (right, args[0]) if left is None else (left, args[1])
         if kind in (aten.add.Tensor, aten.add.Scalar):
             return number, 1.0, other
         if kind in (aten.mul.Tensor, aten.mul.Scalar):
@@ -178,7 +184,7 @@ class _Known:
             return 0.0, 1 / number, other
         return None
 
-    def _polynomial(self, node: object, base: fx.Node) -> Polynomial | None:
+    def _polynomial(self, node: Any, base: fx.Node) -> Polynomial | None:
         """Coefficients of a node as a polynomial of another, the constant first."""
         number = self._number(node)
         if number is not None:
@@ -194,7 +200,7 @@ class _Known:
             return found and (offset + factor * found[0], *(factor * part for part in found[1:]))
         args = node.args
         if node.target is aten.pow.Tensor_Scalar and args[1] in (2, 3):
-            return _product([self._polynomial(args[0], base)] * int(args[1]))
+            return _product([self._polynomial(args[0], base)] * (2 if args[1] == 2 else 3))
         if node.target is aten.mul.Tensor:
             return _product([self._polynomial(part, base) for part in args])
         if node.target is aten.add.Tensor and not node.kwargs:
@@ -202,12 +208,12 @@ class _Known:
             return None if None in parts else tuple(map(sum, zip(*parts, strict=True)))
         return None
 
-    def _number(self, value: object) -> float | None:
+    def _number(self, value: Any) -> float | None:
         if isinstance(value, fx.Node):
             return self.constants.get(value)
         return float(value) if isinstance(value, int | float) else None
 
-    def _through(self, node: object) -> object:
+    def _through(self, node: Any) -> Any:
         while isinstance(node, fx.Node) and node.target in SAME:
             node = node.args[0]
         return node
@@ -232,7 +238,7 @@ def _product(factors: Sequence[Polynomial | None]) -> Polynomial | None:
     return result
 
 
-def _sigmoidal(p: float, q: float, function: Callable, inner: Polynomial) -> Activation | None:
+def _sigmoidal(p: float, q: float, function: Any, inner: Polynomial) -> Activation | None:
     """v (p + q f(inner(v))): SiLU, GELU, or GELU by tanh, stretched."""
     offset, slope, square, cube = inner
     if q <= 0 or offset or square or slope <= 0:
@@ -285,6 +291,7 @@ def _ramp(a: float, b: float, most: float) -> Activation:
 
 
 def _scaled(known: Activation, height: float) -> Activation:
+    assert known.valley is not None and known.curvature is not None
     before, after, value = known.valley
     return Activation(
         lambda z: height * known.function(z),

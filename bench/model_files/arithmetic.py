@@ -155,12 +155,13 @@ def arithmetic(kind: str) -> Callable[[Call], nn.Module]:
         if isinstance(left, Data) and isinstance(right, Data):
             if len(left.shape) != len(right.shape):
                 raise call.refuse("its two values differ in their number of axes")
-            return {
+            makers: dict[str, Callable[[], nn.Module]] = {
                 "add": Sum,
                 "sub": lambda: Sum(minus=True),
                 "mul": Times,
                 "div": Quotient,
-            }[kind]()
+            }
+            return makers[kind]()
         constant = _constant(right if isinstance(left, Data) else left)
         if isinstance(left, Data):
             return {

@@ -79,6 +79,8 @@ class Pointwise(nn.Module):
 class Compare(nn.Module):
     """Whether x is greater (gt, ge) or less (lt, le) than a constant."""
 
+    constant: Tensor
+
     def __init__(self, kind: str, constant: Tensor) -> None:
         super().__init__()
         self.kind = kind
@@ -90,6 +92,9 @@ class Compare(nn.Module):
 
 class Choose(nn.Module):
     """One of two values where a condition holds, the other elsewhere; ``constants``: in the place of a value."""
+
+    first: Tensor | None
+    second: Tensor | None
 
     def __init__(self, constants: list[Tensor | None]) -> None:
         super().__init__()
