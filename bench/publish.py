@@ -81,7 +81,7 @@ def publish(out: Path, name: str, results: Path = RESULTS) -> Path:
         )
     if own + sum(others.values()) > MAX_TOTAL_BYTES:
         shutil.rmtree(draft)
-        largest = sorted(others, key=others.get, reverse=True)[:3]
+        largest = sorted(others, key=lambda name: others[name], reverse=True)[:3]
         raise UsageError(
             f"{str(results)!r} would hold {_mb(own + sum(others.values()))}: at most {_mb(MAX_TOTAL_BYTES)} are "
             f"allowed. Largest: {', '.join(f'{name} ({_mb(others[name])})' for name in largest)}; remove one of them, "
