@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -18,7 +19,7 @@ from bench.experiments._shared import (
     experiment_command,
     run_as_suite,
 )
-from bench.report.figures.identity import family_color, shade
+from bench.report.figures.identity import FAMILIES, shade
 from bench.report.figures.line_styles import NORM_SYMBOLS, log_axis
 
 EXPERIMENT = Experiment(
@@ -31,7 +32,7 @@ REDUCED_DATASETS = ("mnist_38",)
 TIMES = (1, 2, 3, 4)
 KINDS = {"gaussian": "Gaussian", "laplace": "Laplace", "uniform": "uniform", "splitting": "splitting"}
 # Shades of the family's colour, from light to dark with the level, and told apart by dashes without colour.
-SMOOTHING = family_color("smoothing")
+SMOOTHING = to_rgb(FAMILIES["smoothing"])
 LOOK = {
     times: (shade(SMOOTHING, share), dashes)
     for times, share, dashes in ((1, 0.5, "-"), (2, 0.1, "--"), (3, -0.35, "-."), (4, -0.75, ":"))

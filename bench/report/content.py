@@ -205,7 +205,9 @@ def _rows_of(table: pd.DataFrame, key: CurveId) -> pd.DataFrame:
 
 def _look(style: LineStyle) -> dict[str, Any]:
     dashes = (
-        "solid" if style.dashes == "-" else ",".join(f"{LINE_WIDTH * part:g}px" for part in style.dashes[1])
+        "solid"
+        if isinstance(style.dashes, str)
+        else ",".join(f"{LINE_WIDTH * part:g}px" for part in style.dashes[1])
     )
     return {
         "color": [round(255 * channel) for channel in style.color],

@@ -163,7 +163,7 @@ def _leaders(cells: Sequence[Mapping[str, Any]]) -> str:
 
 def _factors(claim: pd.DataFrame, methods: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Every factor of the claim as text, a row for each data set, operating point, norm and comparison."""
-    table = []
+    table: list[dict[str, Any]] = []
     if not len(claim):
         return table
     for key, rows in claim.groupby(["dataset", POINT, "norm", "comparison"], sort=False):

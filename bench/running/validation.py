@@ -69,9 +69,9 @@ def validation_measures(
     norms = tuple(norm for norm in plan.norms if norm in curve.norms)
     if curve.domain != "free" or not norms or not len(index):
         return []
-    thresholds = [point.threshold for point in points]
+    thresholds = [point.threshold or 0.0 for point in points]
     found: list[dict[str, list[np.ndarray]]] = [{norm: [] for norm in norms} for _ in points]
-    if thresholds[0] is not None:
+    if points[0].threshold is not None:
         twin.set_threshold(0.0)
     for start, batch in enumerate(
         torch.from_numpy(data.x_val[index]).to(method.device).split(twin.batch_size)

@@ -26,7 +26,7 @@ from bench.running.validation import judged_twin
 from bench.suites.suite import MethodEntry
 from bench.tune.budget import MILESTONES, StepTimer, Stopwatch, TimeLimit, seconds_of
 from bench.tune.judging import Judge, Verdict, as_table, judged_inputs, training_data
-from bench.tune.moves import SHORT_AT_MOST, Candidate, Game, Move
+from bench.tune.moves import SHORT_AT_MOST, Candidate, Game, Move, State
 from bench.tune.record import Record, known
 from bench.tune.values import Scales, guess, offered, place, suggested
 from fcnn.training import TrainSettings, watched

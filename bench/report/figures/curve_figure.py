@@ -25,7 +25,7 @@ from bench.report.figures.radius_axis import BROKEN, linear_radii
 
 PANEL_WIDTH, PANEL_HEIGHT = 4.0, 2.9
 LEGEND_ROW, LEGEND_CHARACTERS_PER_INCH = 0.18, 17
-ENVELOPE_LOOK = {"linewidth": 4.0, "alpha": 0.3, "zorder": 1}
+ENVELOPE_LOOK: dict[str, Any] = {"linewidth": 4.0, "alpha": 0.3, "zorder": 1}
 ENVELOPE_COLOR = (0.55, 0.55, 0.55)
 ENVELOPE_NOTE = "best at each radius, chosen on test inputs"
 KEY = "clean: recall of the sensitive / the other class.   (box) and short dashes: perturbed inputs stay in [0, 1].   "

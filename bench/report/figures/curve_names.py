@@ -45,7 +45,8 @@ def name_curves(ax: Axes, curves: Sequence[NamedCurve], size: float) -> None:
             key=lambda box: _cost(box, taken, others, points[number], marks),
         )
         taken.append(best)
-        text.set_position(ax.transAxes.inverted().transform((best.x0, (best.y0 + best.y1) / 2)))
+        x, y = ax.transAxes.inverted().transform((best.x0, (best.y0 + best.y1) / 2))
+        text.set_position((float(x), float(y)))
         text.set_transform(ax.transAxes)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import PercentFormatter
 
 from bench.kept.rows import LINE
@@ -64,8 +65,8 @@ def leaders_figure(rows: Sequence[LeaderRow], heading: str) -> Figure:
     tables = [TABLE_ROW * (math.ceil(len(row.shown) / TABLE_COLUMNS) + 0.5) for row in rows]
     low, high = PANEL_HEIGHTS
     panel = float(np.clip((PAGE - 0.9 - sum(tables)) / len(rows), low, high))
-    figure = Figure(figsize=(WIDTH, sum(tables) + panel * len(rows) + 0.75), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.02, hspace=0.02, wspace=0.02)
+    engine = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.02, hspace=0.02, wspace=0.02)
+    figure = Figure(figsize=(WIDTH, sum(tables) + panel * len(rows) + 0.75), layout=engine)
     grid = figure.add_gridspec(
         *(2 * len(rows), len(NORM_SYMBOLS)),
         height_ratios=[size for table in tables for size in (panel, table)],
@@ -140,7 +141,7 @@ def _draw_others(ax: Axes, curves: Sequence[pd.DataFrame]) -> None:
 
 
 def _draw_leader(ax: Axes, curve: pd.DataFrame, style: LineStyle, bold: bool, native: bool) -> None:
-    band = {"step": "pre", "color": style.color, "alpha": 0.13, "linewidth": 0}
+    band: dict[str, Any] = {"step": "pre", "color": style.color, "alpha": 0.13, "linewidth": 0}
     ax.fill_between(curve["radius"], curve["lower"], curve["upper"], **band)
     ax.plot(
         *(curve["radius"], curve["certified_accuracy"]),

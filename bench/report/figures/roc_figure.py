@@ -167,7 +167,8 @@ def draw_roc(
         style, curve = styles[key], curve.sort_values("false_positives")
         rate = _shown_rate(curve["false_positives"] / curve["others"], shown.others)
         # Between two thresholds of the grid nothing more is claimed than at the stricter one.
-        look = {"color": style.color, "linestyle": style.dashes, "linewidth": 2.2 if key in bold else 1.2}
+        width = 2.2 if key in bold else 1.2
+        look: dict[str, Any] = {"color": style.color, "linestyle": style.dashes, "linewidth": width}
         ax.step(rate, curve[column], where="post", **look)
         paths[key] = (rate, curve[column].to_numpy())
     hollow = shown.summary[shown.summary["norm"] == norm].drop_duplicates(LINE).set_index(LINE)["native"]

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Collection
 
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import PercentFormatter
 
 from bench.kept.rows import LINE
@@ -28,8 +29,8 @@ def roc_leaders_figure(shown: Thresholds, row: LeaderRow, heading: str) -> Figur
     norms = [norm for norm in norms if radii[norm]]
     if not norms:
         return None
-    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.02, wspace=0.02)
+    engine = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.02, wspace=0.02)
+    figure = Figure(figsize=(WIDTH, HEIGHT), layout=engine)
     names = []
     for ax, norm in zip(figure.subplots(1, len(norms), squeeze=False, sharey=True)[0], norms, strict=True):
         place = (len(radii[norm]) + 1) // 2

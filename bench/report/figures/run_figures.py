@@ -133,7 +133,7 @@ def draw_thresholds(
                 table[(table["dataset"] == dataset) & (table[POINT] == point)]
                 for table in (curves, summary, validation)
             ]
-            leading = leader_row(str(dataset), point, *own[:2], run["methods"], own[2])
+            leading = leader_row(str(dataset), point, own[0], own[1], run["methods"], own[2])
             main = roc_leaders_figure(shown, leading, heading) if leading.families > 1 else None
             if main is not None:
                 written += save_figure(main, stem.with_name(f"{stem.name}_certified_roc_leaders"))

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ def seconds_figure(summary: pd.DataFrame, styles: Mapping[CurveId, LineStyle], h
     calls = timed.drop_duplicates([*LINE, "seconds_per_certificate", "norms_in_call"])
     for row in calls.to_dict("records"):
         style = styles[tuple(row[name] for name in LINE)]
-        look = {"marker": MARKERS[row["norms_in_call"]], "markersize": 6, "linestyle": "none"}
+        look: dict[str, Any] = {"marker": MARKERS[row["norms_in_call"]], "markersize": 6, "linestyle": "none"}
         ax.plot([row["seconds_per_certificate"]], [style.rank], color=style.color, **look)
     names = [textwrap.fill(style.name, 44) for style in styles.values()]
     ax.set_yticks(range(len(styles)), names, fontsize=8)
