@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from undrawn import compare as undrawn
 
 from bench.compare import main
 from bench.kept.rows import PREDICTION_COLUMNS, RADII_COLUMNS, without_timing
@@ -78,17 +79,17 @@ def test_certified_accuracy_is_the_share_of_sensitive_inputs_with_at_least_that_
 
 
 def test_the_same_seed_gives_the_same_tables_whatever_the_number_of_jobs(finished, suite, tmp_path):
-    assert main(["--suite", str(suite), "--out", str(tmp_path / "again"), "--jobs", "2"]) == 0
+    assert undrawn(["--suite", str(suite), "--out", str(tmp_path / "again"), "--jobs", "2"]) == 0
     for name in ("radii", "predictions"):
         pd.testing.assert_frame_equal(table(finished, name), table(tmp_path / "again", name))
     other = tmp_path / "other"
-    assert main(["--suite", str(suite), "--out", str(other), "--jobs", "1", "--seeds", "1"]) == 0
+    assert undrawn(["--suite", str(suite), "--out", str(other), "--jobs", "1", "--seeds", "1"]) == 0
     assert not np.allclose(table(finished)["radius"].fillna(0), table(other)["radius"].fillna(0))
 
 
 def test_leaving_a_method_out_leaves_the_others_rows_as_they_are(finished, suite, tmp_path):
     out = tmp_path / "one"
-    assert main(["--suite", str(suite), "--out", str(out), "--jobs", "1", "--methods", "fcnn_wide"]) == 0
+    assert undrawn(["--suite", str(suite), "--out", str(out), "--jobs", "1", "--methods", "fcnn_wide"]) == 0
     rows = table(finished)
     rows = rows[rows["method"] == "fcnn_wide"].reset_index(drop=True)
     pd.testing.assert_frame_equal(rows, table(out))
@@ -131,7 +132,7 @@ def test_changed_settings_recompute_their_own_cell_only(finished, suite, tmp_pat
     monkeypatch.setattr(bench.running.runner, "run_in_processes", noting)
     changed = tmp_path / "small.toml"
     changed.write_text(SUITE.replace("hidden = [30]", "hidden = [31]"))
-    assert main(["--suite", str(changed), "--out", str(finished), "--jobs", "1"]) == 0
+    assert undrawn(["--suite", str(changed), "--out", str(finished), "--jobs", "1"]) == 0
     assert run == ["fcnn_wide"]
 
 
@@ -200,7 +201,7 @@ def test_an_own_npz_runs_with_its_sensitive_class(suite, tmp_path):
         "--methods",
         "fcnn",
     ]
-    assert main([*arguments, "--sensitive", "7", "--out", str(tmp_path / "out"), "--jobs", "1"]) == 0
+    assert undrawn([*arguments, "--sensitive", "7", "--out", str(tmp_path / "out"), "--jobs", "1"]) == 0
     assert len(table(tmp_path / "out")) == 2 * 20 * 2  # norms, inputs, operating points
 
 

@@ -10,12 +10,12 @@ import torch
 from misbehaving import write_plugin
 from report_runs import write_run
 from synthetic import MeanThreshold, blobs, plan
+from undrawn import run_suite
 
 from bench import methods as registry
 from bench.attacking.attacks import AttackSettings
 from bench.attacking.bracket import smallest_adversarial
 from bench.attacking.targets import Target
-from bench.compare import main as compare
 from bench.contract import Outcome, Radii
 from bench.falsify import main as falsify
 from bench.kept.store import Store
@@ -42,8 +42,7 @@ def run(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(write_plugin(folder / "plugin"))
         registry.registered_methods.cache_clear()
-        (folder / "suite.toml").write_text(SUITE)
-        assert compare(["--suite", str(folder / "suite.toml"), "--out", str(folder / "out")]) == 0
+        run_suite(folder, SUITE)
         yield folder / "out"
     registry.registered_methods.cache_clear()
 

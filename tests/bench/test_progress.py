@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from undrawn import compare
 
 from bench.compare import main
 from bench.kept.store import CellFolder, Store
@@ -115,7 +116,7 @@ def test_earlier_runs_tell_how_long_cells_take(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("bench.running.costs.PUBLISHED", tmp_path / "none")
     first, second = tmp_path / "runs" / "one", tmp_path / "runs" / "two"
     words = [*QUICK, "--methods", "cayley"]
-    assert main([*words, "--out", str(first)]) == 0
+    assert compare([*words, "--out", str(first)]) == 0
     (known,) = Costs.at_hand(second).seconds[("digits_38", "cayley")]
     cell = Store(first).cell("digits_38", "cayley", 0).record()
     assert known == pytest.approx(sum(cell["meta"]["seconds"].values()), abs=0.01)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from undrawn import run_suite
 
 from bench.basics.errors import UsageError
-from bench.compare import main
 from bench.kept.store import Store
 from bench.publish import publish
 
@@ -23,9 +23,11 @@ settings.train.epochs = 2
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("publish")
-    (folder / "small.toml").write_text(SUITE)
-    assert main(["--suite", str(folder / "small.toml"), "--out", str(folder / "out"), "--jobs", "1"]) == 0
-    return folder / "out"
+    out = run_suite(folder, SUITE)
+    (out / "figures").mkdir()
+    for kind in ("png", "pdf"):
+        (out / "figures" / f"circles.{kind}").write_bytes(b"drawn")
+    return out
 
 
 def test_tables_and_figures_arrive_and_can_be_read_as_a_run(finished, tmp_path):

@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from undrawn import run_suite
 
 from bench import queries
-from bench.compare import main as compare
 from bench.data import load_dataset
 from bench.kept.finished import load_method
 from bench.kept.store import Store
@@ -29,10 +29,7 @@ ORDER = {"l1": 1, "l2": 2, "linf": float("inf")}
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("queries")
-    (folder / "suite.toml").write_text(SUITE)
-    assert compare(["--suite", str(folder / "suite.toml"), "--out", str(folder / "out"), "--jobs", "1"]) == 0
-    return folder / "out"
+    return run_suite(tmp_path_factory.mktemp("queries"), SUITE)
 
 
 @pytest.mark.parametrize("domain", ["free", "box"])
