@@ -146,14 +146,17 @@ class CutShort(MeanThreshold):
 
 
 class Holder(MeanThreshold):
-    """Notes in its tally when it begins and ends to use its device."""
+    """Notes in its tally when it begins and ends to use its device, which it keeps until another one has begun, too."""
 
     name = "holder"
     Settings = TallySettings
 
     def fit(self, data: TrainingData, context: FitContext) -> None:
         self._note("begins")
-        time.sleep(0.3)
+        deadline = time.monotonic() + 60
+        while Path(self.settings.tally).read_text().count("begins") < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.1)
         self._note("ends")
 
     def _note(self, what: str) -> None:

@@ -20,6 +20,14 @@ from bench.running.evaluate import CellResult, Evaluation
 METHODS = registered_methods()
 POINTS = ("balanced", "other_recall=0.9")
 every_method = pytest.mark.parametrize("name", METHODS)
+# Every method has its default settings, but that a search by branch and bound takes seconds for 200 neurons.
+SMALLER = {"alpha_beta_crown": {"hidden": (16,)}}
+
+
+def made(name: str) -> Method:
+    """Return an untrained method."""
+    kind = METHODS[name]
+    return kind(replace(kind.Settings(), **SMALLER.get(name, {})))
 
 
 def well_trained() -> Dataset:
@@ -29,7 +37,7 @@ def well_trained() -> Dataset:
 
 
 def evaluate(name: str, points: tuple[str, ...]) -> CellResult:
-    result = Evaluation(METHODS[name](), well_trained(), plan(name, points=points)).run()
+    result = Evaluation(made(name), well_trained(), plan(name, points=points)).run()
     assert not result.errors
     result.radii, result.predictions = check_radii(result.radii), check_predictions(result.predictions)
     return result
@@ -48,7 +56,7 @@ def at(rows: pd.DataFrame, point: str) -> pd.DataFrame:
 def test_rows_are_complete_and_those_of_a_point_are_those_of_a_run_at_it_alone(name):
     """The same seed gives the same rows, bit for bit, whatever other thresholds are asked for."""
     radii, predictions = evaluated(name).radii, evaluated(name).predictions
-    data, method = well_trained(), METHODS[name]()
+    data, method = well_trained(), made(name)
     assert len(radii) == data.y_test.sum() * len(NORMS) * len(method.curves()) * len(POINTS)
     assert len(predictions) == len(data.y_test) * len(POINTS)
     assert (radii["guarantee"] == method.guarantee).all()
@@ -63,7 +71,7 @@ def test_rows_are_complete_and_those_of_a_point_are_those_of_a_run_at_it_alone(n
 
 @every_method
 def test_the_other_class_keeps_its_recall_on_the_data_that_the_threshold_was_chosen_on(name):
-    data, method = blobs(), METHODS[name]()
+    data, method = blobs(), made(name)
     method.build(data.input_shape, seed=99)
     method.load_state(evaluated(name).state)
     _, strict = evaluated(name).calibrations
@@ -77,7 +85,7 @@ def test_the_other_class_keeps_its_recall_on_the_data_that_the_threshold_was_cho
 
 @every_method
 def test_certificates_at_several_thresholds_are_those_with_each_threshold_set(name):
-    data, method = blobs(), METHODS[name]()
+    data, method = blobs(), made(name)
     method.build(data.input_shape, seed=99)
     method.load_state(evaluated(name).state)
     x = torch.from_numpy(data.x_test[data.y_test == 1][:6])
@@ -112,7 +120,7 @@ def test_predictions_beat_chance(name):
 
 @every_method
 def test_radii_on_a_linear_model_never_exceed_the_exact_distance(name):
-    method = METHODS[name]()
+    method = made(name)
     weight = torch.tensor([0.6, -0.2, 0.1, 0.4])
     bias = -0.35
     method.build((4,), seed=1)
@@ -169,7 +177,7 @@ def test_what_predicts_is_what_is_certified_down_to_the_smallest_margins(name):
 
     A prediction in float32 beside a certificate of a float64 copy fails here: at a margin of 1e-5 rounding decides.
     """
-    method = METHODS[name]()
+    method = made(name)
     method.build((200,), seed=0)
     method.load_state(method.state())
     method.model.eval()
@@ -218,7 +226,7 @@ def near_the_boundary(method: Method, x: torch.Tensor) -> torch.Tensor:
 
 @every_method
 def test_inputs_that_are_no_numbers_or_of_another_shape_get_no_certificate(name):
-    method = METHODS[name]()
+    method = made(name)
     method.build((4,), seed=1)
     method.use_linear(torch.ones(4), -0.5)
     curve = method.curves()[0]
@@ -237,7 +245,7 @@ def test_inputs_that_are_no_numbers_or_of_another_shape_get_no_certificate(name)
 @every_method
 def test_the_state_holds_everything(name):
     data = well_trained()
-    other = METHODS[name]()
+    other = made(name)
     other.build(data.input_shape, seed=99)
     other.load_state(evaluated(name).state)
     x = torch.from_numpy(data.x_test)

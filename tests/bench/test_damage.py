@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from undrawn import undrawn
 
 from bench.basics.files import SCHEMA_VERSION, seal
 from bench.compare import main
@@ -41,14 +42,12 @@ FLIPS = 200
 def quick() -> Iterator[None]:
     """Cells are computed in this process and nothing is drawn: this is about what is stored, hundreds of times."""
 
-    def compute(jobs, devices, budget):
+    def compute(jobs, devices, budget, watch):
         for job in jobs:
             yield job, compute_cell(job, cached_dataset(job.data), devices[0], job.scratch())
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, undrawn():
         patch.setattr("bench.running.runner.run_in_processes", compute)
-        patch.setattr("bench.report.finish.draw_run", lambda out: [])
-        patch.setattr("bench.report.finish.write_report", lambda out, data_dir: out / "report.html")
         patch.setattr("bench.report.claim.RESAMPLES", 20)
         yield
 
