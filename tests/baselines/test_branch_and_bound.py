@@ -77,7 +77,7 @@ def test_every_decision_agrees_with_a_mixed_integer_program(widths, seeds, domai
     answers = set()
     for seed in seeds:
         chain = random_chain(widths, seed)
-        x = positive_inputs(chain, 4, seed)
+        x = positive_inputs(chain, 3, seed)
         for radius in (0.15, 0.5):
             status = verify(chain, x, radius, "linf", domain).status
             for center, answer in zip(x.numpy(), status, strict=True):
@@ -192,8 +192,8 @@ def test_radii_are_at_least_those_of_bound_propagation(reference, norm, domain):
             layer.weight.copy_(weight)
             layer.bias.copy_(bias)
     looser = certified_radii(model, x, norm, "alpha_crown", domain).radius
-    found = certify(model, x, norm, domain, tolerance=1e-3)
-    assert (found.radius >= looser * (1 - 1e-3)).all()
+    found = certify(model, x, norm, domain, tolerance=5e-3)
+    assert (found.radius >= looser * (1 - 5e-3)).all()
     assert (found.radius > looser * 1.05).any(), "splitting should gain something"
     started = certify(model, x, norm, domain, start=looser, tolerance=0.05)
     assert (started.radius >= looser).all()

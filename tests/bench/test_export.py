@@ -11,6 +11,7 @@ import torch
 import vnnlib
 import vnnlib.compat
 from synthetic import blobs
+from undrawn import undrawn
 
 from bench.basics.errors import UsageError
 from bench.basics.files import plain
@@ -85,7 +86,8 @@ def out(data_folder, tmp_path):
 
 
 def export(out, data_folder, *options: str) -> int:
-    return main([str(out), "--data-dir", str(data_folder), *options])
+    with undrawn():
+        return main([str(out), "--data-dir", str(data_folder), *options])
 
 
 def read_old(text: str) -> np.ndarray:
