@@ -18,6 +18,7 @@ from bench.basics.files import plain
 from bench.basics.settings import from_table
 from bench.data import load_dataset
 from bench.export.__main__ import main
+from bench.export.inputs import asked_inputs
 from bench.export.networks import write_onnx
 from bench.export.questions import ask
 from bench.export.questions import vnnlib as written
@@ -238,6 +239,13 @@ def answers(out, tmp_path, text: str):
     path = tmp_path / "results.csv"
     path.write_text(text)
     return path
+
+
+def test_questions_are_about_the_first_inputs_that_are_called_sensitive():
+    predicted = pd.array([1, 0, 1, 1, None, 1], dtype="Int8")
+    rows = pd.DataFrame({"index": [9, 2, 4, 4, 6, 8], "predicted": predicted})
+    assert asked_inputs(rows, 2).tolist() == [4, 8]
+    assert asked_inputs(rows, 7).tolist() == [4, 8, 9]
 
 
 def test_answers_come_back_as_a_method(out, data_folder, tmp_path):

@@ -8,7 +8,15 @@ import torch
 from synthetic import MeanThreshold, blobs, plan
 from torch import nn
 
-from baselines.smoothing import SmoothedClassifier, TwoStage, count_votes, lower_bound, radii, stage_seed
+from baselines.smoothing import (
+    SmoothedClassifier,
+    TwoStage,
+    count_votes,
+    lower_bound,
+    radii,
+    stage_seed,
+    votes_needed,
+)
 from baselines.smoothing.classifier import COUNT
 from bench.contract import Outcome
 from bench.methods._smoothing import SmoothingSettings
@@ -87,6 +95,16 @@ def test_the_looks_of_a_prediction_have_draws_of_their_own_and_are_not_added_up(
     assert second.draws.tolist() == [0, DRAWS, DRAWS, 0]
     sure = lower_bound(second.votes.reshape(-1)[1:3], DRAWS, ALPHA / 2) > 0.5
     assert (found[1:3].numpy() == 1).tolist() == sure.tolist()
+
+
+def test_each_of_two_looks_decides_at_half_of_alpha(monkeypatch):
+    needed = votes_needed(DRAWS, ALPHA / 2)
+    assert votes_needed(DRAWS, ALPHA) < needed
+    votes = np.array([[needed, needed - 1, DRAWS - needed, DRAWS - needed + 1]])
+    monkeypatch.setattr("baselines.smoothing.classifier.count_votes", lambda *_, **__: votes)
+    smoothed = SmoothedClassifier(step_model(), "gaussian", SIGMA, ALPHA)
+    found = smoothed.predict(torch.zeros(4, 1), draws=DRAWS, draws_first=DRAWS, seed=5)
+    assert found.tolist() == [1, -1, 0, -1]
 
 
 class Spied(SmoothingGaussian):
