@@ -228,3 +228,24 @@ def test_a_part_belongs_to_one_state(tmp_path, what):
     parts.save("certify-0", {"radius": np.ones(3)})
     assert (Parts(tmp_path).owned_by(STATE).load("certify-0")["radius"] == 1).all()
     assert Parts(tmp_path).owned_by({**STATE, **OTHERS[what]}).load("certify-0") is None
+
+
+DAMAGE = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "a bit of the arrays": lambda content: content[:-40] + bytes([content[-40] ^ 1]) + content[-39:],
+    "a bit of the owner": lambda content: content[:40] + bytes([content[40] ^ 1]) + content[41:],
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_part_is_set_aside_as_it_is(tmp_path, what, caplog):
+    parts = Parts(tmp_path).owned_by(STATE)
+    parts.save("certify-0", {"radius": np.ones(3)})
+    (path,) = tmp_path.iterdir()
+    damaged = DAMAGE[what](path.read_bytes())
+    path.write_bytes(damaged)
+    assert parts.load("certify-0") is None
+    (aside,) = tmp_path.iterdir()
+    assert aside != path and aside.read_bytes() == damaged
+    assert str(path) in caplog.text and "checksum" in caplog.text
