@@ -38,7 +38,7 @@ def tangents_at(certified: CertifiedScore, y: Tensor, x: Tensor, error_at_x: Ten
     frozen = certified.frozen
     if frozen.feature_map.is_exactly(Identity):
         features = frozen.feature_map(y)
-        score, slope = frozen.feature_tangent(features)
+        score, slope = certified.tangent(features)
         offset = _offset(score, slope, x - y) - 2 * (certified.error(features) + error_at_x)
         slope = slope.flatten(1)
         return Tangents(score, offset, slope, offset, slope)

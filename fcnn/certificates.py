@@ -145,9 +145,13 @@ def check_norm(norm: str) -> None:
 
 def row_norms(values: Tensor, orders: Sequence[float]) -> list[Tensor]:
     """The norms (N,) of the rows of values (N, d), of orders 1, 2, infinity; PyTorch's own are slower on a CPU."""
+    size = max(1, CACHED_FLOATS // values.shape[1])
+    if len(values) <= size:
+        magnitudes = values if all(order == 2 for order in orders) else values.abs()
+        return [_magnitudes_norm(magnitudes, order) for order in orders]
     found: list[list[Tensor]] = [[] for _ in orders]
     # A few rows at a time stay in the processor's caches.
-    for part in values.split(max(1, CACHED_FLOATS // values.shape[1])):
+    for part in values.split(size):
         magnitudes = part.abs()
         for norms, order in zip(found, orders, strict=True):
             norms.append(_magnitudes_norm(magnitudes, order))
@@ -173,7 +177,8 @@ def _prepare(margin: Tensor, slope: Tensor, name: str) -> tuple[Tensor, Tensor]:
 
 def _check_finite(values: Tensor, name: str) -> None:
     """Refuse NaN and infinity."""
-    if not torch.isfinite(values).all():
+    # A sum is finite unless a term is not (or it overflows): one number to look at.
+    if not math.isfinite(values.sum().item()) and not torch.isfinite(values).all():
         raise ValueError(f"{name} must be finite: check the inputs and the network for NaN or overflow")
 
 
@@ -203,20 +208,24 @@ def _free_radii(
     duals = row_norms(slope, [DUAL_ORDER[landings[norm]] for norm in lipschitz])
     radii = {}
     for (norm, constant), dual in zip(lipschitz.items(), duals, strict=True):
+        error = (slope_errors or {}).get(norm, 0.0)
+        least, largest = (end.item() for end in dual.aminmax()) if len(dual) else (math.inf, 0.0)
         # NaN and infinity show in every norm, which spares another pass over the slopes; so does overflow.
-        if not torch.isfinite(dual).all():
+        if not math.isfinite(least + largest):
             _check_finite(slope, name)
-        if landings[norm] == "l2" and not (dual > SAFE_SQUARE).all():
+        if landings[norm] == "l2" and not least > SAFE_SQUARE:
             scale = slope.abs().amax(1)
             dual = scale * torch.linalg.vector_norm(
                 slope / torch.where(scale > 0, scale, 1.0)[:, None], dim=1
             )
-        radii[norm] = _ratio(margin, constant * dual + (slope_errors or {}).get(norm, 0.0))
+        radii[norm] = _ratio(margin, constant * dual + error, positive=constant * least + error > 0)
     return radii
 
 
-def _ratio(margin: Tensor, slope: Tensor) -> Tensor:
-    """m / slope, where 0 / 0 = 0 and m / 0 = inf."""
+def _ratio(margin: Tensor, slope: Tensor, positive: bool) -> Tensor:
+    """m / slope, where 0 / 0 = 0 and m / 0 = inf; positive: whether all slopes are known to be."""
+    if positive:
+        return (margin / slope).clamp(max=LARGEST)
     unbounded = torch.where(margin > 0, math.inf, 0.0)
     return torch.where(slope > 0, (margin / slope).clamp(max=LARGEST), unbounded)
 

@@ -5,7 +5,7 @@ on request, that point. Everything is computed in float64 on the function that `
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -95,8 +95,7 @@ def certify_with_bounds(
     certified = classifier.certified(x)
     pieces: dict[str, list[RadiusBounds]] = {norm: [] for norm in norms}
     # The same batches for every certificate: rounding depends on them, and the certificates' order must not.
-    for batch in x.split(_batch_size(certified, x, memory)):
-        batch = batch.detach().double()
+    for batch in _batches(certified, x, memory):
         tangents = Tangent.of(certified, batch, memory)
         radii = _tangent_radii(certified, batch, tangents, norms, certificate, domain)
         for norm, radius in radii.items():
@@ -140,8 +139,7 @@ def certify_at_thresholds(
         classifier = restricted(classifier, mutable, x)
     certified = classifier.certified(x)
     pieces: list[dict[str, list[Tensor]]] = [{norm: [] for norm in norms} for _ in thresholds]
-    for batch in x.split(_batch_size(certified, x, memory)):
-        batch = batch.detach().double()
+    for batch in _batches(certified, x, memory):
         tangents = Tangent.of(certified, batch, memory)
         for piece, threshold in zip(pieces, thresholds, strict=True):
             moved = tangents.at_threshold(certified, threshold)
@@ -170,7 +168,7 @@ class Tangent:
         pieces = []
         for batch in certified.frozen.batches(x, memory):
             features = certified.features(batch)
-            score, gradient = certified.frozen.feature_tangent(features)
+            score, gradient = certified.tangent(features)
             lowered = score - 2 * certified.error_at_input(features)
             pieces.append((score, gradient, lowered, lowered.clamp(min=0)))
         return cls(*pieces[0]) if len(pieces) == 1 else cls(*map(torch.cat, zip(*pieces, strict=True)))
@@ -257,6 +255,13 @@ def _check_domain(x: Tensor, domain: str) -> None:
             f"a box certificate needs inputs in [0, 1], got values in [{x.min().item()}, {x.max().item()}]: "
             "scale them, or ask for a free certificate"
         )
+
+
+def _batches(certified: CertifiedScore, x: Tensor, memory: int) -> Iterator[Tensor]:
+    """x (N, *shape) in float64, in batches that certificates are computed for at once."""
+    size = _batch_size(certified, x, memory)
+    for batch in (x,) if len(x) <= size else x.split(size):
+        yield batch.detach().double()
 
 
 def _batch_size(certified: CertifiedScore, x: Tensor, memory: int) -> int:

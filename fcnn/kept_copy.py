@@ -1,7 +1,7 @@
 """A float64 copy of a module that is kept until the module changes."""
 
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Self, TypeVar, cast
 
 import torch
@@ -43,7 +43,7 @@ class KeptCopy:
         # The structure first: with the same layers there are as many weights.
         if self._parts[0].module is not module or not all(part.is_still() for part in self._parts):
             return False
-        weights = _weights(part.module for part in self._parts)
+        weights = _weights([part.module for part in self._parts])
         return all(
             one is None if kept is None else one is not None and kept.is_still(one)
             for one, kept in zip(weights, self._weights, strict=True)
@@ -71,15 +71,16 @@ class _Weight:
     def is_still(self, tensor: Tensor) -> bool:
         """Whether the weight is the same bit by bit."""
         kept = self.kept
-        if tensor.dtype != kept.dtype or tensor.shape != kept.shape or tensor.device != kept.device:
+        if tensor.shape != kept.shape or tensor.dtype != kept.dtype or tensor.device != kept.device:
             return False
         if (
-            self.rows is not None
-            and tensor is self.known
+            tensor is self.known
+            and self.rows
             and tensor.data_ptr() == self.address
             and tensor.is_contiguous()
         ):
-            return bool((self.rows[0] == self.rows[1]).all())
+            own, other = self.rows
+            return bool((own == other).all())
         one = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
         return torch.equal(one, kept.reshape(-1).view(torch.uint8))
 
@@ -89,11 +90,13 @@ def _row(tensor: Tensor) -> Any:
     return row.view("int64") if len(row) % 8 == 0 else row
 
 
-def _weights(modules: Iterable[nn.Module]) -> Iterator[Tensor | None]:
+def _weights(modules: Iterable[nn.Module]) -> list[Tensor | None]:
     """Parameters and buffers of modules, their parts' left out."""
+    weights: list[Tensor | None] = []
     for module in modules:
-        yield from module._parameters.values()
-        yield from module._buffers.values()
+        weights += module._parameters.values()
+        weights += module._buffers.values()
+    return weights
 
 
 class _Part:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fcnn.convex_network import ConvexNetwork, float64_copy
+from fcnn.dense_tangents import DenseTangents
 from fcnn.feature_maps import CenteredAbs, FeatureMap, Identity
 from fcnn.kept_copy import KeptCopy
 from fcnn.rounding import Rounding
@@ -74,7 +75,8 @@ class FeatureConvexScore(nn.Module):
 
     def batches(self, x: Tensor, memory: int = MEMORY_BUDGET) -> Iterator[Tensor]:
         """Split x (N, *shape) into float64 batches to pass through the network, each within about ``memory`` bytes."""
-        for batch in x.split(self.pass_size(x, memory)):
+        size = self.pass_size(x, memory)
+        for batch in (x,) if len(x) <= size else x.split(size):
             yield batch.double()
 
     def pass_size(self, x: Tensor, memory: int = MEMORY_BUDGET) -> int:
@@ -92,8 +94,8 @@ class FeatureConvexScore(nn.Module):
         for inputs that are not finite or of the wrong shape, and for a network that is not convex.
         """
         check_inputs(x)
-        frozen = self.certified(x).frozen
-        pieces = [frozen.feature_tangent(frozen.feature_map(batch)) for batch in frozen.batches(x)]
+        certified = self.certified(x)
+        pieces = [certified.tangent(certified.features(batch)) for batch in certified.frozen.batches(x)]
         margins, gradients = zip(*pieces, strict=True)
         return torch.cat(margins), torch.cat(gradients)
 
@@ -114,7 +116,8 @@ class CertifiedScore:
     """The function that is certified, and what is known of it for inputs of one shape.
 
     frozen: in float64 and evaluation mode. The network's tangents hold up to ``rounding``, the feature map's values up
-    to ``map_error`` times the largest of them. constants: norm -> Lip(phi).
+    to ``map_error`` times the largest of them. dense: what makes tangents quicker, where the network is a plain
+    ConvexMLP. constants: norm -> Lip(phi).
     """
 
     frozen: FeatureConvexScore
@@ -122,8 +125,10 @@ class CertifiedScore:
     feature_shape: tuple[int, ...]
     map_error: float
     sample: Tensor
+    dense: DenseTangents | None
     constants: dict[str, float] = field(default_factory=dict)
     slope_errors: dict[str, float] = field(default_factory=dict)
+    maps: dict[tuple[str, ...], tuple[dict, dict, dict]] = field(default_factory=dict)
 
     @classmethod
     @torch.no_grad()
@@ -144,11 +149,19 @@ class CertifiedScore:
         weights = feature_map.coordinate_weights
         if not _is_known(feature_map) and weights(features) is not None:
             check_weights(feature_map, weights, sample)
-        return cls(frozen, rounding, tuple(features.shape[1:]), feature_map.relative_error(), sample)
+        error, dense = feature_map.relative_error(), DenseTangents.of(frozen.network)
+        return cls(frozen, rounding, tuple(features.shape[1:]), error, sample, dense)
 
     def features(self, x: Tensor) -> Tensor:
         """phi(x) of x (N, *shape)."""
         return self.frozen.feature_map(x)
+
+    def tangent(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Score (N,) and gradient of g at features (N, *feature shape), as ``feature_tangent`` but for rounding."""
+        if self.dense is None:
+            return self.frozen.feature_tangent(features)
+        score, gradient = self.dense(features)
+        return score - self.frozen.threshold, gradient
 
     def error(self, features: Tensor) -> Tensor:
         """Largest error (N,) of the scores that are computed at features (N, *feature shape)."""
@@ -176,6 +189,16 @@ class CertifiedScore:
             self.constants[norm] = constant
         return self.constants[norm]
 
+    def of_map(self, norms: tuple[str, ...]) -> tuple[dict[str, float], dict[str, float], dict[str, str]]:
+        """What closed forms in some norms need of the map: constants, slope errors, and the norms it lands in."""
+        if norms not in self.maps:
+            self.maps[norms] = (
+                {norm: self.constant(norm) for norm in norms},
+                {norm: self.slope_error(norm) for norm in norms},
+                {norm: self.frozen.feature_map.lands_in(norm) for norm in norms},
+            )
+        return self.maps[norms]
+
     def slope_error(self, norm: str) -> float:
         """What rounding of tangents' slopes can take from them for each unit of ‖δ‖_p."""
         if norm not in self.slope_errors:
@@ -197,6 +220,6 @@ def check_inputs(x: Tensor) -> None:
     if not x.is_floating_point():
         raise ValueError(f"inputs are {x.dtype}: scale them to [0, 1] in float32 or float64")
     # A sum is finite unless a term is not (or it overflows): much cheaper than looking at every number.
-    if not bool(x.sum().isfinite()) and not bool(x.isfinite().all()):
+    if not math.isfinite(x.sum().item()) and not bool(x.isfinite().all()):
         index = int((~x.isfinite()).flatten(1).any(1).nonzero()[0])
         raise ValueError(f"input {index} holds NaN or infinity: only finite inputs have a score")

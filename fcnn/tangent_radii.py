@@ -19,10 +19,7 @@ def lipschitz_radii(
     score: CertifiedScore, margin: Tensor, gradient: Tensor, norms: Sequence[str]
 ) -> dict[str, Tensor]:
     """The closed form in each norm, norm -> (N,), from margins (N,) and gradients (N, *feature shape)."""
-    constants = {norm: score.constant(norm) for norm in norms}
-    errors = {norm: score.slope_error(norm) for norm in norms}
-    landings = {norm: score.frozen.feature_map.lands_in(norm) for norm in norms}
-    return closed_forms(margin, gradient, constants, errors, landings)
+    return closed_forms(margin, gradient, *score.of_map(tuple(norms)))
 
 
 def separable_radius(score: CertifiedScore, margin: Tensor, gradient: Tensor, norm: str) -> Tensor | None:
