@@ -65,8 +65,8 @@ def one_at_a_time(classifier: FeatureConvexClassifier, x: Tensor) -> Iterator[Li
         lambda: classifier.certify(x, NORMS, "closed_form"),
     ]
     bare, one, three = interleaved(works, repeats=300)
-    yield Line("closed_form of one image, l2 / bare pass of one image", one / bare, "x", 3)
-    yield Line("closed_form of one image, three norms / bare pass of one image", three / bare, "x", 3)
+    yield Line("closed_form of one image, l2 / bare pass of one image", one / bare, "x", 2)
+    yield Line("closed_form of one image, three norms / bare pass of one image", three / bare, "x", 2)
 
 
 def photographs(data_dir: Path) -> Iterator[Line]:
