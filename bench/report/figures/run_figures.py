@@ -67,7 +67,7 @@ def draw_figures(
             lines = curve_figure(own, own_best, panel, styles, heading, colors)
             written += save_figure(lines, folder / f"{stem}_certified_accuracy")
             measures = validation[(validation["dataset"] == dataset) & (validation[POINT] == point)]
-            leading = leader_row(str(dataset), point, own[0], panel, run["methods"], measures)
+            leading = leader_row(str(dataset), point, own, panel, run["methods"], measures)
             # One family alone has nobody to lead.
             if leading.families > 1:
                 alone = leaders_figure([leading], _heading(run["configuration"], "", GIVEN))
