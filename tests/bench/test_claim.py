@@ -135,6 +135,17 @@ def test_a_method_near_chance_is_never_the_best_competitor():
     assert "Near chance, or far below the others on set (balanced recalls): FCNN." in text
 
 
+def test_a_method_is_left_out_at_the_operating_point_where_it_is_near_chance():
+    points = ("balanced", "other_recall=0.99")
+    curves = {"fcnn": ("closed_form", 6), "narrow": ("crown", 2), "voting": ("smoothing", 90)}
+    table = [rows(name, kind, [r, r], point=point) for name, (kind, r) in curves.items() for point in points]
+    claim = central_claim(pd.concat(table), METHODS, {("set", "voting", points[1])})
+    best = claim[(claim["level"] == 0.5) & (claim["comparison"] == "closed form")]
+    assert best.set_index("operating_point")["competitor"].to_dict() == dict(
+        zip(points, ("voting", "narrow"), strict=True)
+    )
+
+
 def test_nothing_to_compare_gives_no_rows():
     assert central_claim(rows("narrow", "crown", [1, 2]), METHODS).empty
     assert central_claim(rows("fcnn", "closed_form", [1, 2]), METHODS).empty

@@ -162,6 +162,16 @@ def test_each_row_says_what_its_threshold_was_chosen_on():
         assert ((rows["score"] > 0) == (rows["predicted"] == 1)).all(), point
 
 
+@pytest.mark.parametrize("kind", [Thresholded, Sharing])
+def test_a_radius_is_the_margin_above_the_threshold_that_predicts(kind):
+    result = Evaluation(kind(), close_blobs(), plan(points=POINTS)).run()
+    rows = check_radii(result.radii)
+    rows = rows[(rows["norm"] == "linf") & (rows["outcome"] == Outcome.CERTIFIED)]
+    scored = rows.merge(check_predictions(result.predictions), on=["operating_point", "index"])
+    assert len(scored) == len(rows) > 30 and rows["operating_point"].nunique() == len(POINTS)
+    np.testing.assert_allclose(scored["radius"].astype(float), scored["score"].astype(float), atol=1e-6)
+
+
 def test_the_state_is_that_of_the_first_point():
     result = Evaluation(Thresholded(), close_blobs(), plan(points=POINTS[::-1])).run()
     assert float(result.state["threshold"]) == result.calibrations[0].threshold

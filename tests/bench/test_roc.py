@@ -12,6 +12,7 @@ from synthetic import blobs, plan
 from undrawn import compare as undrawn
 
 from bench.attacking.attacks import AttackSettings, norm_exact
+from bench.attacking.targets import FinishedRun
 from bench.basics.errors import UsageError
 from bench.compare import main as compare
 from bench.contract import Outcome
@@ -208,6 +209,11 @@ def test_kept_models_are_opened_at_the_threshold_of_each_row(tmp_path):
     assert recalls["other_recall=0.95"] != recalls["balanced"], (
         "the points are the same, and so is the test empty"
     )
+    record, radii, _ = Store(out).read_run()
+    attacked = FinishedRun(Store(out), record["configuration"], None)
+    for point, rows in radii.groupby("operating_point"):
+        own = load_method(Store(out), data, "breast_cancer", "cayley", 0, point)
+        assert attacked.target(rows, rows.iloc[0].to_dict()).method.threshold == own.threshold
     with pytest.raises(UsageError, match=r"no operating point 'other_recall=0.5'"):
         load_method(Store(out), data, "breast_cancer", "cayley", 0, "other_recall=0.5")
     assert falsify([str(out), "--limit", "5", "--bracket", "0"]) == 0
