@@ -5,7 +5,7 @@ The sums are those of the network and of its backward pass in another order, whi
 
 import itertools
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class DenseTangents:
             return None
         hidden = list(network.hidden_layers)
         linear = [network.first, *network.passthroughs]
-        holders = [network, network.hidden_layers, network.passthroughs]
+        holders: list[Any] = [network, network.hidden_layers, network.passthroughs]
         if not (
             all(type(layer) is NonNegativeLinear for layer in hidden)
             and all(type(layer) is nn.Linear for layer in linear)
