@@ -106,9 +106,10 @@ class Judge:
 
     def _verdicts(self, method: Method, curve: Curve, norms: Sequence[str]) -> dict[str, Verdict]:
         """Norm -> verdict at the threshold that is set."""
-        predicted = torch.cat([method.predict(batch, self.seed) for batch in self.x.split(method.batch_size)])
+        batches = [method.predict(batch, self.seed) for batch in self.x.split(method.batch_size)]
+        predicted = torch.cat(batches).cpu().numpy()
         sensitive = self.y.cpu().numpy() == 1
-        found = np.flatnonzero(sensitive & (predicted.cpu().numpy() == 1))
+        found = np.flatnonzero(sensitive & (predicted == 1))
         radii = {norm: np.zeros(sensitive.sum()) for norm in norms}
         for start in range(0, len(found), method.batch_size):
             part = found[start : start + method.batch_size]
