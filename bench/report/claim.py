@@ -29,7 +29,7 @@ from bench.report.figures.identity import family_and_slot
 from bench.report.tables.chance import near_chance
 from bench.report.tables.latex import markdown_latex
 from bench.report.tables.notes import run_notes
-from bench.report.tables.summary import floor_digits
+from bench.report.tables.summary import floor_digits, shown_factor
 
 LEVELS = (0.25, 0.5, 0.75)
 # The family whose curves are FCNN's: with our networks, with the published ones, behind learned maps.
@@ -203,9 +203,8 @@ def _cell(entry: Any, methods: Mapping[str, Mapping[str, Any]]) -> str:
     mark = " p" if facts.get("guarantee") == "probabilistic" else ""
     radii = f"{floor_digits(entry.fcnn_radius, 3):g} / {floor_digits(entry.competitor_radius, 3):g}"
     title = facts.get("title") or entry.competitor
-    band = f"{entry.factor_lower:.2g} to {entry.factor_upper:.2g}"
-    factor = f"{floor_digits(entry.factor, 2):g}"  # cut, as everywhere that it is shown
-    return f"**{factor}** ({radii}, {title}{mark}; {band})"
+    band = f"{shown_factor(entry.factor_lower)} to {shown_factor(entry.factor_upper)}"
+    return f"**{shown_factor(entry.factor)}** ({radii}, {title}{mark}; {band})"
 
 
 def write_claim(out: Path) -> pd.DataFrame:

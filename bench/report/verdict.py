@@ -14,6 +14,7 @@ from bench.kept.store import CLAIM
 from bench.report.claim import CONFIDENCE, LEVELS, NORM_NAMES, Panel, central_claim
 from bench.report.figures.line_styles import curve_title
 from bench.report.tables.chance import near_chance
+from bench.report.tables.summary import shown_factor
 
 # The comparison and the level that the verdict speaks of; a lower level stands in where nobody reaches it.
 COMPARISON, LEVEL = "refined", 0.5
@@ -83,8 +84,10 @@ def _claimed(claim: pd.DataFrame, methods: Mapping[str, Mapping[str, Any]]) -> l
                 "title": _title(leader, methods),
                 "standing": standing,
                 "other": _title(row["competitor"], methods) if row["competitor"] else "",
-                "factor": "" if alone else _times(row["factor"]),
-                "band": "" if alone else f"{_times(row['factor_lower'])} to {_times(row['factor_upper'])}",
+                "factor": "" if alone else shown_factor(row["factor"]),
+                "band": ""
+                if alone
+                else f"{shown_factor(row['factor_lower'])} to {shown_factor(row['factor_upper'])}",
                 "level": float(row["level"]),
             }
         )
@@ -177,13 +180,8 @@ def _factors(claim: pd.DataFrame, methods: Mapping[str, Mapping[str, Any]]) -> l
 def _factor_text(row: Mapping[str, Any], methods: Mapping[str, Mapping[str, Any]]) -> str:
     if not row["competitor"]:
         return "only FCNN" if row["fcnn"] else "–"
-    band = f"{_times(row['factor_lower'])} to {_times(row['factor_upper'])}"
-    return f"{_times(row['factor'])} ({band}; {_title(row['competitor'], methods)})"
-
-
-def _times(factor: float) -> str:
-    # Two digits as in claim.md; tiny factors would be written with an exponent.
-    return f"{factor:.2g}" if factor < 99.5 else f"{factor:.0f}"
+    band = f"{shown_factor(row['factor_lower'])} to {shown_factor(row['factor_upper'])}"
+    return f"{shown_factor(row['factor'])} ({band}; {_title(row['competitor'], methods)})"
 
 
 def _title(method: str, methods: Mapping[str, Mapping[str, Any]]) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from bench.claim import main
 from bench.report.claim import central_claim, claim_text, radius_at
+from bench.report.tables.summary import shown_factor
 
 METHODS = {
     "fcnn": {"method": "fcnn", "title": "FCNN"},
@@ -160,3 +161,21 @@ def test_methods_tested_on_different_inputs_are_refused():
 def test_a_folder_without_a_run_is_bad_usage(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert "not the output folder of a finished run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("factor", "text"),
+    [
+        (1.0399, "1.03"),
+        (0.999, "0.99"),
+        (1.0, "1"),
+        (10.0, "10"),
+        (12.345, "12.34"),
+        (234.0, "230"),
+        (0.0345, "0.034"),
+        (0.0, "0"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_a_factor_is_cut_and_tells_apart_what_is_close_to_one(factor, text):
+    assert shown_factor(factor) == text
