@@ -1,6 +1,7 @@
 """Scores and gradients of a plain ConvexMLP without autograd, whose bookkeeping costs more than the sums of one input.
 
-The sums are those of the network and of its backward pass in another order, which no bound on rounding depends on.
+The sums are those of the network and of its backward pass; within a sum the order may be another, on which no bound on
+rounding depends.
 """
 
 import itertools
@@ -58,14 +59,16 @@ class DenseTangents:
 
     def __call__(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Scores (N,), no threshold taken off, and gradients (N, *feature shape) at features (N, *feature shape)."""
-        flat = features.flatten(1)
-        from_input = functional.linear(flat, self.on_input, self.offsets[: len(self.on_input)])
-        layers = self._layers(from_input)
+        from_input = functional.linear(features.flatten(1), self.on_input)
+        units = from_input[:, self.places[0]] + self.offsets[self.places[0]]
         active: list[Tensor] = []
-        for before, after, weight in zip(layers, layers[1:], self.on_hidden, strict=False):
-            active.append(before.relu_())
-            after.addmm_(before, weight.t())
-        score = layers[-1]
+        for place, weight in zip(self.places[1:], self.on_hidden, strict=True):
+            active.append(units.relu_())
+            # In the order in which the network adds, so that both cancel alike where numbers are huge.
+            units = torch.addmm(self.offsets[place], units, weight.t())
+            if self.passthrough:
+                units += from_input[:, place]
+        score = units
         # The last layer has one unit, and its slope in the units below is its weights.
         pull = torch.ones_like(score)
         pulls = [pull]
@@ -75,12 +78,6 @@ class DenseTangents:
             pulls.append(pull)
         reaching = torch.cat(pulls[::-1], 1) if self.passthrough else pull
         return score[:, 0], (reaching @ self.on_input).view(features.shape)
-
-    def _layers(self, from_input: Tensor) -> list[Tensor]:
-        """What each layer's units (N, width) are before those below are added."""
-        if self.passthrough:
-            return [from_input[:, at] for at in self.places]
-        return [from_input, *(self.offsets[at].repeat(len(from_input), 1) for at in self.places[1:])]
 
 
 def _is_plain(module: nn.Module) -> bool:

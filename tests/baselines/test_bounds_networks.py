@@ -196,7 +196,7 @@ class Squared(nn.Module):
     ("layers", "name"),
     [
         ([nn.Flatten(), nn.Linear(36, 4), nn.Softmax(1), nn.Linear(4, 1)], r"layer '2' \(Softmax\)"),
-        ([nn.Flatten(), nn.Linear(36, 4), nn.SELU(), nn.Linear(4, 1)], r"layer '2' \(SELU\)"),
+        ([nn.Flatten(), nn.Linear(36, 4), nn.Softsign(), nn.Linear(4, 1)], r"layer '2' \(Softsign\)"),
         ([Squared()], r"layer '0' \(Squared\): the operation 'mul'"),
     ],
 )

@@ -189,8 +189,12 @@ def graph(
 
 PRODUCT = helper.make_node("MatMul", ["x", "w"], ["h"])
 UNREAD = {
-    "operator Erf": [PRODUCT, helper.make_node("Erf", ["h"], ["y0"])],
-    "multiplies or divides two values": [PRODUCT, helper.make_node("Mul", ["h", "h"], ["y0"])],
+    "operator Sin": [PRODUCT, helper.make_node("Sin", ["h"], ["y0"])],
+    "operator Sqrt": [
+        PRODUCT,
+        helper.make_node("Abs", ["h"], ["a"]),
+        helper.make_node("Sqrt", ["a"], ["y0"]),
+    ],
     "divides by a value": [PRODUCT, helper.make_node("Div", ["two", "h"], ["y0"])],
 }
 

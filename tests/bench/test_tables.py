@@ -145,14 +145,17 @@ def missing_label(frame):
     frame.loc[3, "label"] = None
 
 
+def only_categories(frame):
+    for name in [name for name in frame if name.startswith(("am", "im"))]:
+        del frame[name]
+
+
 BAD = {
     "target": (None, {"target": "lable"}, "'lable'", "'label'"),
     "drop": (None, {"drop": ("amount9",)}, "--drop 'amount9'", "amount0"),
     "immutable": (None, {"immutable": ("import",)}, "--immutable 'import'", "did you mean 'imports'"),
     "all_fixed": (
-        lambda frame: frame.drop(
-            columns=[name for name in frame if name.startswith(("am", "im"))], inplace=True
-        ),
+        only_categories,
         {},
         "no column",
         "--perturb-categorical",

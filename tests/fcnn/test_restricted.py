@@ -84,7 +84,10 @@ def test_fewer_changes_never_make_a_tangents_radius_smaller():
     for certificate in ("closed_form", "separable", "in_domain"):
         whole = certify_batch(classifier, x, NORMS, certificate)
         for norm, radius in certify_batch(classifier, x, NORMS, certificate, mutable=MUTABLE).items():
-            assert (radius >= whole[norm]).all() and (norm == "l1" or (radius > whole[norm]).any())
+            # The sums of a plain network are taken in another order than those of one that is wrapped.
+            assert (radius >= whole[norm] * (1 - 1e-12)).all() and (
+                norm == "l1" or (radius > whole[norm]).any()
+            )
 
 
 def test_a_map_that_may_mix_coordinates_keeps_its_radii_for_any_change():
