@@ -127,7 +127,7 @@ def floor_digits(value: float, digits: int) -> float:
 
 
 def shown_factor(factor: float) -> str:
-    """Return a ratio of radii >= 0 as text, cut like the radii: two decimals at most, since 1.03 and 0.97 are told apart."""
+    """Return a ratio of radii >= 0 as text, cut to two decimals at most: 1.03 and 0.97 are told apart."""
     if not np.isfinite(factor) or factor >= 100 or 0 < factor < 0.1:
         return f"{floor_digits(factor, 2):.3g}"
     return f"{Decimal(repr(float(factor))).quantize(Decimal('0.01'), rounding=ROUND_FLOOR).normalize():f}"
