@@ -51,6 +51,8 @@ def entry(claim: pd.DataFrame, comparison: str, level: float) -> pd.Series:
 def test_the_radius_at_a_level_is_what_that_share_of_inputs_reaches():
     at = radius_at(np.array([[4.0, 1.0, 3.0, 2.0], [0.0, 0.0, 5.0, 0.0]]), (0.25, 0.5, 0.75, 1.0))
     assert at.tolist() == [[4.0, 3.0, 2.0, 1.0], [5.0, 0.0, 0.0, 0.0]]
+    # Half of three inputs are two of them, never one.
+    assert radius_at(np.array([[3.0, 2.0, 1.0]]), (0.25, 0.5, 0.75)).tolist() == [[3.0, 2.0, 1.0]]
 
 
 def test_factors_by_hand():
