@@ -70,6 +70,14 @@ def test_a_share_read_off_cut_radii_is_never_too_large_and_exact_where_none_were
             assert (radii > reached).mean() < 0.5 or (radii >= reached).mean() == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("count", [LEVELS + 1, 450, 3 * LEVELS + 17])
+def test_a_share_read_off_cut_radii_is_never_too_large_where_many_were_cut(count):
+    radii = np.random.default_rng(count).random(count)
+    for radius in np.linspace(0.0, 1.0, 57):
+        exact = (radii >= radius).mean()
+        assert exact - 1 / LEVELS - 1e-12 <= certified_share(cut_radii(radii), count, radius) <= exact + 1e-12
+
+
 def test_the_grid_runs_from_no_false_positive_to_all():
     others = np.random.default_rng(0).normal(size=1000)
     counts = [(others > threshold).sum() for threshold in grid_of_thresholds(others)]
