@@ -14,9 +14,7 @@ NORMS = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
 
 
 def network(margins: int, seed: int = 0) -> nn.Module:
-    made = nn.Sequential(
-        nn.Linear(2, 10), nn.ReLU(), nn.Linear(10, 6), nn.ReLU(), nn.Linear(6, margins)
-    ).double()
+    made = nn.Sequential(nn.Linear(2, 12), nn.ReLU(), nn.Linear(12, margins)).double()
     generator = torch.Generator().manual_seed(seed)
     for value in made.parameters():
         value.data = torch.randn(value.shape, generator=generator, dtype=torch.float64)
