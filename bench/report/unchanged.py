@@ -35,6 +35,7 @@ from bench.kept.store import (
     SUMMARY,
     SUMMARY_LATEX,
     TABLE_COLUMNS,
+    VALIDATION,
     Store,
     read_verified,
 )
@@ -55,6 +56,7 @@ TABLES = (
     CLAIM,
     CLAIM_TEXT,
     CLAIM_LATEX,
+    VALIDATION,
 )
 MADE = (*TABLES, CANDIDATES, "report.html")
 # What the report shows, but another command writes.
