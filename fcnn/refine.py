@@ -149,7 +149,7 @@ class Walk:
         point = self._inwards(relaxed)
         tangents = tangents_at(self.certified, point, self.x, self.error_at_x)
         self.bounds.radius[self.rows[self._flat(tangents, point)]] = math.inf
-        self._record(self.rows, self.x, point, tangents.score)
+        self._confirm((tangents.score <= 0).nonzero()[:, 0], point)
         self.bundle.add(tangents)
         self.steps += 1
 
@@ -200,6 +200,13 @@ class Walk:
         """
         target = self.points[self.rows]
         return torch.where(target.isnan(), relaxed, relaxed + INWARDS * (target - relaxed))
+
+    def _confirm(self, found: Tensor, point: Tensor) -> None:
+        """Record what the tangents call adversarial if the network itself does: its sums may be rounded otherwise."""
+        if len(found):
+            with torch.no_grad():
+                score = self.certified.frozen.score(point[found])
+            self._record(self.rows[found], self.x[found], point[found], score)
 
     def _record(self, rows: Tensor, x: Tensor, point: Tensor, score: Tensor) -> None:
         """Keep the points with score <= 0 that are nearer than any known."""

@@ -47,7 +47,7 @@ def test_measured_values_stand_beside_published_ones(results):
     table = comparison(results)
     assert "| 73.4 % | 70.0% on 500 images after 8 epochs (paper_cpu) |" in table
     assert "1 of 2 cats proved separable; 1 of 1 dogs proved separable (paper_cpu)" in table
-    assert "mnist_38 x 2.3 (paper_cpu)" in table
+    assert "mnist_38 x 2.38 (paper_cpu)" in table
     assert "not measured yet" in table
 
 

@@ -94,7 +94,8 @@ def test_no_attack_succeeds_inside_the_largest_certificate(trained, bounds, norm
     assert beyond.broken.float().mean() > 0.7
     distance = torch.linalg.vector_norm((found.point - x).flatten(1), ord=ORDERS[norm], dim=1)
     with torch.no_grad():
-        assert (exact.score(found.point) <= 0).all() and (distance >= found.radius).all()
+        # A batch of another size rounds its sums otherwise.
+        assert (exact.score(found.point) <= 1e-12).all() and (distance >= found.radius).all()
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
