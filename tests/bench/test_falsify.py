@@ -58,11 +58,11 @@ def test_radii_that_are_too_large_are_broken_and_kept_as_examples(run, capsys):
     # Two methods in three norms at two operating points, 20 certificates each.
     deterministic = table[table["guarantee"] == "deterministic"]
     assert deterministic["attacked"].sum() == 240 and deterministic["points"].sum() >= 700
-    assert "counterexamples" in said and "60 broken" in said
+    assert "counterexamples" in said and "120 broken" in said
     attacked = pd.read_parquet(run / "attacks.parquet")
-    assert attacked.groupby("method")["broken"].sum().to_dict()["too_large"] == 60
+    assert attacked.groupby("method")["broken"].sum().to_dict()["too_large"] == 120
     examples = sorted((run / "counterexamples").iterdir())
-    assert len(examples) == 3 and all("too_large" in path.name for path in examples)
+    assert len(examples) == 6 and all("too_large" in path.name for path in examples)
     with np.load(examples[1]) as example:
         inputs = torch.from_numpy(example["adversarial"])
         assert (MeanThreshold().score(inputs) <= 0).all() and len(example["index"]) == 20
@@ -79,7 +79,9 @@ def test_the_bracket_is_drawn_and_holds_what_was_found(run):
     assert (honest["adversarial"] <= 1.05 * honest["certified"])[sensitive].all()
     assert (honest["adversarial"][~sensitive] == 0).all()
     figures = {path.name for path in (run / "figures").glob("*_bracket.*")}
-    assert figures == {"circles_bracket.png", "circles_bracket.pdf"}
+    assert figures == {
+        f"circles{point}_bracket.{kind}" for point in ("", "_other_recall_0.99") for kind in ("png", "pdf")
+    }
 
 
 class KnowsBetter(MeanThreshold):
