@@ -25,6 +25,7 @@ from bench.running.evaluate import Evaluation
 SUITE = """
 datasets = ["circles"]
 norms = ["l1", "l2", "linf"]
+operating_points = ["balanced"]
 [[methods]]
 method = "too_large"
 [[methods]]
