@@ -25,7 +25,6 @@ from bench.running.evaluate import Evaluation
 SUITE = """
 datasets = ["circles"]
 norms = ["l1", "l2", "linf"]
-operating_points = ["balanced"]
 [[methods]]
 method = "too_large"
 [[methods]]
