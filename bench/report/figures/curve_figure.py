@@ -168,18 +168,7 @@ def _label(
 ) -> None:
     """Put the heading above and the legend below the panels."""
     figure.suptitle(_wrapped(heading, width), fontsize=10)
-    handles = [
-        Line2D(
-            *([], []),
-            color=style.color,
-            linestyle=style.dashes,
-            linewidth=1.3,
-            marker=style.marker,
-            markersize=4.5,
-            label=style.label,
-        )
-        for style in styles.values()
-    ]
+    handles = [style.handle(style.label, 1.3) for style in styles.values()]
     handles += [
         Line2D([], [], color=color, **ENVELOPE_LOOK, label=plain_text(f"{family}: {ENVELOPE_NOTE}"))
         for family, color in families.items()

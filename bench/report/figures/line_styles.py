@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.typing import LineStyleType
 
@@ -33,6 +34,13 @@ class LineStyle:
     color: Color
     dashes: LineStyleType
     marker: str
+
+    def handle(self, label: str, width: float) -> Line2D:
+        """Return the curve's line and marker for a legend."""
+        line = Line2D([], [], color=self.color, linestyle=self.dashes, linewidth=width, label=label)
+        line.set_marker(self.marker)
+        line.set_markersize(4.5)
+        return line
 
 
 def legend_styles(

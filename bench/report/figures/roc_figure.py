@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 from sklearn.metrics import roc_curve
 
@@ -226,18 +225,7 @@ def _share(share: float, others: int) -> str:
 
 
 def _legend(figure: Figure, ax: Axes | None, styles: Mapping[CurveId, LineStyle], columns: int = 1) -> None:
-    handles = [
-        Line2D(
-            *([], []),
-            color=style.color,
-            linestyle=style.dashes,
-            linewidth=1.2,
-            marker=style.marker,
-            markersize=4.5,
-            label=style.name,
-        )
-        for style in styles.values()
-    ]
+    handles = [style.handle(style.name, 1.2) for style in styles.values()]
     look = {"handles": handles, "fontsize": 7, "frameon": False, "handlelength": 3.5, "title_fontsize": 7}
     if ax is None:
         title = textwrap.fill(KEY, 60 * columns)
