@@ -1,13 +1,10 @@
 """python -m bench.claim OUT: FCNN's radii over the best competitor's, written into a finished run and printed."""
 
-import argparse
 import sys
 from pathlib import Path
 
-from bench.basics.commands import DONE, command
-from bench.basics.errors import Parser, UsageError
-from bench.kept.store import CLAIM_TEXT
-from bench.report.claim import write_claim
+from bench.basics.commands import command
+from bench.basics.errors import Parser
 
 
 def parser() -> Parser:
@@ -17,17 +14,7 @@ def parser() -> Parser:
     return top
 
 
-def run(options: argparse.Namespace) -> int:
-    """Write the claim and print it."""
-    if not len(write_claim(options.out)):
-        raise UsageError(
-            f"the run in {str(options.out)!r} has no FCNN, or nothing but FCNN: nothing to compare"
-        )
-    print((options.out / CLAIM_TEXT).read_text(encoding="utf-8"), end="")
-    return DONE
-
-
-main = command("bench.claim", parser, run)
+main = command("bench.claim", parser, "bench.commands.claim:run")
 
 if __name__ == "__main__":
     sys.exit(main())

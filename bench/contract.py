@@ -39,7 +39,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.basics.errors import UsageError, unknown
+from bench.basics.errors import UsageError
+from bench.basics.norms import DUAL_NORM_ORDER as DUAL_NORM_ORDER
+from bench.basics.norms import NORMS as NORMS
+from bench.basics.norms import check_norms as check_norms
 from bench.basics.space import SearchSpace
 from bench.calibration import (
     BALANCED_POINT,
@@ -48,9 +51,6 @@ from bench.calibration import (
     ThresholdedScore,
     calibrated_threshold,
 )
-
-NORMS = ("l1", "l2", "linf")
-DUAL_NORM_ORDER = {"l1": float("inf"), "l2": 2.0, "linf": 1.0}
 
 
 class Outcome(StrEnum):
@@ -371,13 +371,3 @@ class LinearScore(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x.flatten(1)).squeeze(1)
-
-
-def check_norms(norms: Sequence[str]) -> tuple[str, ...]:
-    """Return the norms as a tuple without repeats; raise UsageError for an unknown one."""
-    for norm in norms:
-        if norm not in NORMS:
-            raise unknown("norm", norm, NORMS)
-    if not norms:
-        raise UsageError(f"no norm given: choose at least one of {', '.join(NORMS)}")
-    return tuple(dict.fromkeys(norms))

@@ -3,13 +3,11 @@
 The same rows give the same files, byte for byte, with the same version of matplotlib.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from bench.basics.commands import DONE, command
+from bench.basics.commands import command
 from bench.basics.errors import Parser
-from bench.report.figures.run_figures import draw_run
 
 
 def parser() -> Parser:
@@ -19,14 +17,7 @@ def parser() -> Parser:
     return top
 
 
-def run(options: argparse.Namespace) -> int:
-    """Redraw a run's figures and print their names."""
-    for path in draw_run(options.out):
-        print(path)
-    return DONE
-
-
-main = command("bench.plots", parser, run)
+main = command("bench.plots", parser, "bench.commands.plots:run")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,6 +5,7 @@
 """
 
 import argparse
+import importlib
 import logging
 import os
 import sys
@@ -15,6 +16,7 @@ from bench.basics.errors import UsageError, refused_by_system
 from bench.basics.interrupts import Interrupted
 
 DONE, FAILED, BAD_USAGE, CTRL_C = 0, 1, 2, 130
+Work = Callable[[argparse.Namespace], int]
 
 
 class Main(Protocol):
@@ -29,13 +31,14 @@ class Main(Protocol):
 def command(
     name: str,
     parser: Callable[[], argparse.ArgumentParser],
-    run: Callable[[argparse.Namespace], int],
+    work: Work | str,
     kept: str = "Nothing is half-written",
 ) -> Main:
     """Return the ``main`` of a command: parse, run, say in one line what went wrong, return the exit code.
 
-    name: as after ``python -m``. run: does the work and returns an exit code; it raises UsageError before anything is
-    started. kept: what a command that is cut leaves behind, said to whoever cut it.
+    name: as after ``python -m``. work: what takes the options and returns an exit code, or as ``module:function`` where
+    it is: imported once the line has been read, since that takes seconds and --help should not. It raises UsageError
+    before anything is started. kept: what a command that is cut leaves behind, said to whoever cut it.
     """
 
     def main(arguments: Sequence[str] | None = None, called: str = "") -> int:
@@ -44,7 +47,8 @@ def command(
         try:
             top = parser()
             top.prog = called or top.prog
-            return run(top.parse_args(arguments))
+            options = top.parse_args(arguments)
+            return _found(work)(options)
         except UsageError as error:
             print(f"{shown}: {error}", file=sys.stderr)
             return BAD_USAGE
@@ -66,3 +70,11 @@ def command(
             return getattr(stopped, "exit_code", CTRL_C)
 
     return main
+
+
+def _found(work: Work | str) -> Work:
+    """Return the function itself, imported if it is named only."""
+    if not isinstance(work, str):
+        return work
+    module, _, function = work.partition(":")
+    return getattr(importlib.import_module(module), function)

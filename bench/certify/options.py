@@ -1,14 +1,11 @@
 """The command line of bench.certify."""
 
-import argparse
 from pathlib import Path
 
-from bench.basics.errors import Parser, UsageError, unknown
-from bench.certify.choice import CERTIFICATES
-from bench.contract import NORMS
-from bench.data import Dataset
+from bench.basics.errors import Parser
+from bench.basics.norms import NORMS
 from bench.data.options import add_data_options
-from bench.model_files import LAYOUTS
+from bench.model_files.layouts import LAYOUTS
 
 DEFAULT_OUT = Path("out/certify")
 DEFAULT_INPUTS = 200
@@ -31,7 +28,8 @@ def parser() -> Parser:
         "--certificates",
         nargs="+",
         metavar="NAME",
-        help=f"some of {', '.join(CERTIFICATES)} (default: all that apply, but no smoothing)",
+        help="such as closed_form, refined, crown, alpha_beta_crown, smoothing_gaussian; an unknown one lists all "
+        "(default: all that apply, but no smoothing)",
     )
     add(
         "--sensitive-logit",
@@ -82,35 +80,3 @@ def parser() -> Parser:
     add("--out", type=Path, metavar="DIR", help="output folder (default: out/certify/MODEL)")
     add_data_options(top.add_argument_group("data").add_argument)
     return top
-
-
-def check(options: argparse.Namespace) -> None:
-    """Raise UsageError for numbers that make no sense."""
-    if options.inputs < 0:
-        raise UsageError(f"--inputs {options.inputs}: give 0 (all) or more")
-    for name in ("seconds", "minutes"):
-        if not 0 < getattr(options, name) < float("inf"):
-            raise UsageError(f"--{name} {getattr(options, name)}: give a number > 0")
-
-
-def sensitive_logit(given: str | None, data: Dataset) -> int | None:
-    """The logit that --sensitive-logit names, by number or by class; None if it is not given.
-
-    What can be a number is one: class 8 of a data set of 3s and 8s is logit 1 of two, but logit 8 of ten.
-    """
-    if given is None:
-        return None
-    try:
-        return int(given)
-    except ValueError:
-        pass
-    if given not in data.labels:
-        raise unknown("class in --sensitive-logit", given, data.labels)
-    return data.labels.index(given)
-
-
-def label_place(data: Dataset) -> tuple[int, int] | None:
-    """Place of the sensitive class among the data's labels, and their number."""
-    if data.classes[0] not in data.labels:
-        return None
-    return data.labels.index(data.classes[0]), len(data.labels)

@@ -41,19 +41,19 @@ from bench.basics.files import (
 from bench.basics.interrupts import Interrupts
 from bench.basics.settings import from_table
 from bench.calibration import BALANCED
-from bench.compare import run_suite
+from bench.commands.compare import run_suite
+from bench.experiments._options import KEPT, add_options
 from bench.kept.store import FIGURES, RUN, Store
 from bench.report.figures.looks import house_look, save_figure
+from bench.running.chosen import chosen_devices
 from bench.running.code_version import code_version, package_versions
 from bench.running.lock import FolderLock
-from bench.running.options import chosen_devices
 from bench.running.options import parser as compare_parser
 from bench.running.provenance import RunClock, code_commit, hardware, versions
 from bench.suites.suite import Suite
 
 ROWS = "rows.csv"
 UNITS = "units"
-KEPT = "Finished units and cells are kept"
 Rows = list[dict[str, Any]]
 
 
@@ -130,25 +130,6 @@ def experiment_command(
 def to_options(parsed: argparse.Namespace) -> Options:
     """Return the options in what ``add_options`` has parsed."""
     return Options(**{**vars(parsed), "seeds": tuple(dict.fromkeys(parsed.seeds))})
-
-
-def add_options(parser: argparse.ArgumentParser, out: Path) -> None:
-    """Declare the options that every experiment takes."""
-    add = parser.add_argument
-    add("--out", type=Path, default=out, metavar="DIR", help=f"output folder (default: {out})")
-    add("--data-dir", type=Path, metavar="DIR", help="folder with NAME.npz files or image folders")
-    add("--seeds", nargs="+", type=int, default=(0,), metavar="N", help="seeds of training (default: 0)")
-    add("--jobs", type=_positive, metavar="N", help="units at a time (default: one per core, 1 on a GPU)")
-    add("--device", default="auto", metavar="auto|cpu|cuda[:i]", help="where to compute (default: auto)")
-    add("--reduced", action="store_true", help="the sizes of paper_cpu: minutes on two cores")
-    add("--fresh", action="store_true", help="compute everything again")
-    add("--run", type=Path, metavar="DIR", help="finished run of bench.compare that 'runtime' reads")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number >= 1")
-    return int(text)
 
 
 def run_units(

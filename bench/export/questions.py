@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-VERSIONS = ("1.0", "2.0")
-
 
 @dataclass(frozen=True)
 class Question:

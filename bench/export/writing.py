@@ -16,6 +16,7 @@ from bench.data.request import DataRequest, cached_dataset
 from bench.export.inputs import asked_inputs
 from bench.export.networks import write_onnx
 from bench.export.questions import ask, vnnlib
+from bench.export.wanted import NORM, Wanted
 from bench.kept.finished import load_method
 from bench.kept.points import file_part, points_in_order
 from bench.kept.store import Store
@@ -23,31 +24,7 @@ from bench.report.tables.summary import named_radii
 
 FOLDER = "vnnlib"
 INSTANCES, QUESTIONS = "instances.csv", "questions.csv"
-NORM = "linf"
 CELL = ["dataset", "method", "seed", "operating_point"]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What to ask: which data sets and methods (none named: all), radii (none: the summary's), how many inputs each.
-
-    domain: ``box`` or ``free``; version: of VNN-LIB; timeout: seconds a verifier may take for one question.
-    """
-
-    datasets: Sequence[str] = ()
-    methods: Sequence[str] = ()
-    radii: Sequence[float] = ()
-    inputs: int = 10
-    domain: str = "box"
-    version: str = "1.0"
-    timeout: int = 100
-
-    def __post_init__(self) -> None:
-        if self.inputs < 1 or self.timeout < 1:
-            raise UsageError("--inputs and --timeout must be whole numbers >= 1")
-        for radius in self.radii:
-            if not 0 < radius < float("inf"):
-                raise UsageError(f"radius {radius}: give numbers > 0")
 
 
 @dataclass(frozen=True)

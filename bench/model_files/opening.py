@@ -8,6 +8,7 @@ from torch import nn
 
 from bench.basics.errors import UsageError, unknown
 from bench.model_files.ends import undo
+from bench.model_files.layouts import LAYOUTS
 from bench.model_files.onnx_file import NetworkFile, read_onnx
 from bench.model_files.program import INNER, Program
 from bench.model_files.scores import Margins, RuntimeScore, Score, check_rule, rule_of_outputs
@@ -23,7 +24,6 @@ KINDS = {
     ".pth": "TorchScript or torch.export",
     ".ts": "TorchScript",
 }
-LAYOUTS = ("auto", "chw", "hwc")
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,11 @@
 Exit codes: 0 done; 1 the system refused to write; 2 bad usage, nothing written.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from bench.basics.commands import DONE, command
+from bench.basics.commands import command
 from bench.basics.errors import Parser
-from bench.report.page import write_report
 
 
 def parser() -> Parser:
@@ -32,13 +30,7 @@ def parser() -> Parser:
     return top
 
 
-def run(options: argparse.Namespace) -> int:
-    """Write the report and print its name."""
-    print(write_report(options.out, options.data_dir, attack=options.attack))
-    return DONE
-
-
-main = command("bench.report", parser, run)
+main = command("bench.report", parser, "bench.report.page:run")
 
 if __name__ == "__main__":
     sys.exit(main())

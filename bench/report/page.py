@@ -7,6 +7,7 @@ The page may load nothing (its content security policy says so) and
 runs two scripts only, named by their checksums; names and reasons from the run are shown as text, never as markup.
 """
 
+import argparse
 import base64
 import gzip
 import hashlib
@@ -18,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.basics.commands import DONE
 from bench.basics.errors import UsageError
 from bench.basics.files import write_atomic
 from bench.kept.store import RADII, Store
@@ -40,6 +42,12 @@ SCRIPTS = (
     "address.js",
     "page.js",
 )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the report that python -m bench.report is asked for, and print its name."""
+    print(write_report(options.out, options.data_dir, attack=options.attack))
+    return DONE
 
 
 def write_report(out: Path, data_dir: Path | None = None, attack: bool = False) -> Path:

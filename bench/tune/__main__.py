@@ -4,16 +4,12 @@ Exit codes: 0 done; 1 some searches failed, or the disk is full, the rest is kep
 (Ctrl-C) and 143 (SIGTERM) interrupted, the same command goes on.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
-from bench.basics.commands import DONE, FAILED, command
+from bench.basics.commands import command
 from bench.basics.errors import Parser
-from bench.basics.interrupts import Interrupts
 from bench.running import options as compare_options
-from bench.suites.listing import listing
-from bench.tune.session import tune
 
 DEFAULT_OUT = Path("out") / "tune"
 KEPT = "Every candidate that was tried is kept"
@@ -39,23 +35,7 @@ def parser() -> Parser:
     return top
 
 
-def run(options: argparse.Namespace) -> int:
-    """Search, and say where the result is."""
-    if options.list:
-        print(listing())
-        return DONE
-    suite = compare_options.chosen_suite(options)
-    with Interrupts() as interrupts:
-        path, failed = tune(suite, options, options.minutes, options.out, interrupts)
-    if path is None:
-        return DONE
-    print(
-        f"Every candidate: {path.parent / 'candidates.csv'}\nCompare: python -m bench.compare --suite {path}"
-    )
-    return FAILED if failed else DONE
-
-
-main = command("bench.tune", parser, run, KEPT)
+main = command("bench.tune", parser, "bench.tune.session:run", KEPT)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,14 +6,17 @@ import math
 from pathlib import Path
 from typing import Any
 
+from bench.basics.commands import DONE, FAILED
 from bench.basics.errors import UsageError
 from bench.basics.files import plain, safe_name
 from bench.basics.interrupts import Interrupts
-from bench.data.options import requests
+from bench.data.asked import requests
 from bench.data.request import DataRequest, cached_dataset
 from bench.kept.store import Store
+from bench.running.chosen import chosen_resources, chosen_suite
 from bench.running.lock import FolderLock
-from bench.running.options import RECALL_FLOOR, chosen_resources
+from bench.running.options import RECALL_FLOOR
+from bench.suites.listing import listing
 from bench.suites.suite import MethodEntry, Suite
 from bench.tune.processes import SearchJob, run_searches
 from bench.tune.record import Record
@@ -21,6 +24,22 @@ from bench.tune.results import Found, native_norms, tuned_id, write_candidates, 
 from bench.tune.search import Task, search_key
 
 SEARCHES = "searches"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Search, and say where the result is."""
+    if options.list:
+        print(listing())
+        return DONE
+    suite = chosen_suite(options)
+    with Interrupts() as interrupts:
+        path, failed = tune(suite, options, options.minutes, options.out, interrupts)
+    if path is None:
+        return DONE
+    print(
+        f"Every candidate: {path.parent / 'candidates.csv'}\nCompare: python -m bench.compare --suite {path}"
+    )
+    return FAILED if failed else DONE
 
 
 def tune(

@@ -16,7 +16,7 @@ from undrawn import without_drawing
 from baselines.bounds import certify as bounds
 from bench.basics.errors import UsageError
 from bench.certify.__main__ import main
-from bench.certify.options import sensitive_logit
+from bench.certify.meaning import sensitive_logit
 from bench.data import load_dataset
 from bench.falsify import main as falsify
 from bench.kept.store import Store

@@ -4,6 +4,8 @@ import errno
 import importlib
 import pkgutil
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,9 +32,17 @@ COMMANDS = modules()
 every_command = pytest.mark.parametrize("name", COMMANDS)
 
 
-def command(name: str):
+# What takes long to import.
+HEAVY = {"joblib", "matplotlib", "numpy", "onnx", "pandas", "pyarrow", "scipy", "seaborn", "sklearn", "torch"}
+
+
+def module_of(name: str) -> str:
     package = (ROOT / name.replace(".", "/")).is_dir()
-    return importlib.import_module(f"{name}.__main__" if package else name).main
+    return f"{name}.__main__" if package else name
+
+
+def command(name: str):
+    return importlib.import_module(module_of(name)).main
 
 
 def test_the_commands_are_found():
@@ -56,6 +66,28 @@ def test_help_fits_80_columns_and_names_the_command(name, capsys, monkeypatch):
         assert re.search(r"\s{2,}\S", option), f"{name}: {option} has no help"
 
 
+def test_help_imports_nothing_heavy():
+    code = f"""
+import contextlib, importlib, sys
+import bench.__main__
+for name in {[module_of(name) for name in COMMANDS]}:
+    with contextlib.suppress(SystemExit):
+        importlib.import_module(name).main(["--help"])
+bench.__main__.main(["completion", "bash"])
+print("HEAVY", *sorted({HEAVY} & set(sys.modules)))
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert told.stdout.count("usage: python -m") == len(COMMANDS)
+    assert told.stdout.splitlines()[-1].split() == ["HEAVY"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_work_that_a_door_names_is_there(name):
+    door = Path(importlib.import_module(module_of(name)).__file__).read_text(encoding="utf-8")
+    [(module, function)] = re.findall(r'"(bench\.[\w.]+):(\w+)"', door)
+    assert callable(getattr(importlib.import_module(module), function))
+
+
 @every_command
 def test_an_unknown_option_is_one_line_and_exit_code_2(name, capsys):
     assert command(name)(["--no-such-option"]) == 2
@@ -64,10 +96,10 @@ def test_an_unknown_option_is_one_line_and_exit_code_2(name, capsys):
 
 
 FULL = {
-    "bench.certify": ("bench.certify.__main__.own_data", ["--model", "m.onnx", "--data", "d.npz"]),
-    "bench.export": ("bench.export.__main__.write_questions", ["out"]),
-    "bench.falsify": ("bench.falsify.falsify", ["out"]),
-    "bench.report": ("bench.report.__main__.write_report", ["out"]),
+    "bench.certify": ("bench.certify.session.own_data", ["--model", "m.onnx", "--data", "d.npz"]),
+    "bench.export": ("bench.export.session.write_questions", ["out"]),
+    "bench.falsify": ("bench.commands.falsify.falsify", ["out"]),
+    "bench.report": ("bench.report.page.write_report", ["out"]),
 }
 
 

@@ -10,8 +10,9 @@ from undrawn import compare as undrawn
 
 from bench.compare import main
 from bench.kept.rows import PREDICTION_COLUMNS, RADII_COLUMNS, without_timing
+from bench.running.chosen import chosen_suite
 from bench.running.lock import FolderLock
-from bench.running.options import chosen_suite, parser
+from bench.running.options import parser
 
 SUITE = """
 title = "Small"

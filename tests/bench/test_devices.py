@@ -12,7 +12,8 @@ from bench.basics.errors import UsageError
 from bench.data.request import DataRequest
 from bench.kept.store import Store
 from bench.running.cells import Failure
-from bench.running.options import chosen_devices, chosen_resources, chosen_suite, parser
+from bench.running.chosen import chosen_devices, chosen_resources, chosen_suite
+from bench.running.options import parser
 from bench.running.processes import CellLimits, run_in_processes
 from bench.running.runner import Resources, plan_jobs
 from bench.suites.suite import load_suite

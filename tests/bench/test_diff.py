@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from report_runs import METHODS, curve, predictions_of, radii_of, write_run
 
-from bench.diff import compare_runs, main
+from bench.commands.diff import compare_runs
+from bench.diff import main
 from bench.kept.rows import check_radii
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench.commands.queries import ANSWERS
 from bench.compare import main as compare
 from bench.export.__main__ import main as export
 from bench.kept.store import Store
-from bench.queries import ANSWERS
 from bench.queries import main as queries
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

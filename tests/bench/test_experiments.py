@@ -11,12 +11,14 @@ from PIL import Image
 from scipy.optimize import linprog
 
 from bench.basics.errors import UsageError
+from bench.commands.publish import experiment_files
 from bench.data import load_dataset
 from bench.data.families import HARMLESS, read_families
 from bench.experiments import approximation, digit_pairs, malware_families, separability_random
-from bench.experiments.__main__ import EXPERIMENTS, chosen, main
+from bench.experiments.__main__ import main
+from bench.experiments._options import EXPERIMENTS
 from bench.experiments._shared import Experiment, Options, accuracy_line, finish, run_units
-from bench.publish import experiment_files
+from bench.experiments.session import chosen
 from bench.running.provenance import RunClock
 
 TRIAL = Experiment("separability_random", "Trial", "half of it")

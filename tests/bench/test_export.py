@@ -16,6 +16,7 @@ from undrawn import undrawn
 from bench.basics.errors import UsageError
 from bench.basics.files import plain
 from bench.basics.settings import from_table
+from bench.commands.queries import ANSWERS
 from bench.data import load_dataset
 from bench.export.__main__ import main
 from bench.export.inputs import asked_inputs
@@ -33,7 +34,6 @@ from bench.methods.l1_lipschitz import L1Lipschitz
 from bench.methods.linear import Linear
 from bench.methods.sll import SLL
 from bench.methods.smoothing_gaussian import SmoothingGaussian
-from bench.queries import ANSWERS
 from bench.queries import main as queries
 from bench.running.evaluate import Evaluation
 from bench.running.plan import CellPlan

@@ -125,7 +125,7 @@ def test_every_curve_is_looked_at_and_every_row_held_against_its_own_upper_end(t
     ]
     radii = [result.radii for result in results]
     out = write_run(tmp_path / "out", radii, [result.predictions for result in results])
-    monkeypatch.setattr("bench.falsify.FinishedRun", PretendRun)
+    monkeypatch.setattr("bench.commands.falsify.FinishedRun", PretendRun)
     arguments = [str(out), "--limit", "2", "--restarts", "1", "--steps", "2", "--bracket", "0"]
     assert falsify(arguments) == 1
     said = capsys.readouterr().out

@@ -7,8 +7,8 @@ import pytest
 from undrawn import run_suite
 
 from bench.basics.errors import UsageError
+from bench.commands.publish import publish
 from bench.kept.store import Store
-from bench.publish import publish
 
 SUITE = """
 title = "Small"
@@ -62,7 +62,7 @@ def test_results_stay_small(finished, tmp_path):
 
 
 def test_one_run_stays_small(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.publish.MAX_BYTES", 1000)
+    monkeypatch.setattr("bench.commands.publish.MAX_BYTES", 1000)
     with pytest.raises(UsageError, match="tables and figures: at most"):
         publish(finished, "small", tmp_path)
     assert not list(tmp_path.iterdir())

@@ -4,10 +4,11 @@ import pandas as pd
 import pytest
 
 from bench.basics.errors import UsageError
+from bench.basics.results import RESULTS
+from bench.commands.published import BEGIN, END, comparison, update
 from bench.kept.store import RENAMED, Store
 from bench.methods import registered_methods
-from bench.publish import RESULTS
-from bench.published import BEGIN, END, comparison, main, update
+from bench.published import main
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ import pytest
 import torch
 from undrawn import run_suite
 
-from bench import queries
+from bench.commands import queries
 from bench.data import load_dataset
 from bench.kept.finished import load_method
 from bench.kept.store import Store
+from bench.queries import main
 
 SUITE = """
 datasets = ["circles"]
@@ -34,7 +35,7 @@ def out(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("domain", ["free", "box"])
 def test_answers_agree_with_the_least_score_on_a_fine_grid(out, domain, capsys):
-    assert queries.main([str(out), *ASKED, *RADII, "--domain", domain]) == 0
+    assert main([str(out), *ASKED, *RADII, "--domain", domain]) == 0
     assert "decided: 36 of 36 (100%)" in capsys.readouterr().out
     data = load_dataset("circles")
     model = load_method(Store(out), data, "circles", "crown", 0).model.double()
@@ -55,10 +56,10 @@ def test_answers_agree_with_the_least_score_on_a_fine_grid(out, domain, capsys):
 
 def test_a_second_call_asks_nothing_again(out, monkeypatch):
     words = [str(out), *ASKED, "--radii", "l2=0.1"]
-    assert queries.main(words) == 0
+    assert main(words) == 0
     before = (out / queries.ANSWERS).read_bytes()
     monkeypatch.setattr(queries, "answer", lambda *_: pytest.fail("asked an answered query"))
-    assert queries.main(words) == 0
+    assert main(words) == 0
     assert (out / queries.ANSWERS).read_bytes() == before
 
 
@@ -78,7 +79,7 @@ def test_a_second_call_asks_nothing_again(out, monkeypatch):
     ids=["no radius", "negative", "norm", "seconds", "cell", "network"],
 )
 def test_bad_input_is_one_line_and_exit_code_2(out, words, message, capsys):
-    assert queries.main([str(out), *words]) == 2
+    assert main([str(out), *words]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert message in lines[0]

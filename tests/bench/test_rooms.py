@@ -32,6 +32,8 @@ def imported(path: Path, known: Set[str]) -> set[str]:
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
                 found.add(whole if whole in known else str(node.module))
+        elif isinstance(node, ast.Constant) and ":" in str(node.value):
+            found.add(str(node.value).partition(":")[0])  # the work of a command, "module:function"
     return found & known
 
 

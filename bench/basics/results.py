@@ -1,0 +1,5 @@
+"""Where published tables and figures lie."""
+
+from pathlib import Path
+
+RESULTS = Path(__file__).parents[2] / "results"

@@ -1,0 +1,3 @@
+"""What there is to time, one module each."""
+
+TOPICS = ("fcnn", "baselines", "running")
