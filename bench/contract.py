@@ -153,10 +153,11 @@ class Method(ABC):
 
     Class attributes: ``name`` (used in suites, file names and rows), ``title`` (legends), ``reference`` (paper),
     ``guarantee``, ``kind`` and ``slot``, its family and its shade of the family's colour in every figure (see
-    bench.report.figures.identity; a method that names none gets free ones by its name), ``Settings`` (a frozen
-    dataclass whose defaults are the default recipe), ``space``, what tuning may change of them (see
-    bench.basics.space), ``batch_size``, how many test inputs it is given at once, and ``respects_mutable``, whether its
-    certificates and the adversarial points behind ``radius_upper`` are for changes of the mutable features only.
+    bench.report.figures.identity; a method that names none gets free ones by its name), ``apart``, what sets it apart
+    from its family so far that both have a curve in the main figure, ``Settings`` (a frozen dataclass whose defaults
+    are the default recipe), ``space``, what tuning may change of them (see bench.basics.space),
+    ``batch_size``, how many test inputs it is given at once, and ``respects_mutable``, whether its certificates and the
+    adversarial points behind ``radius_upper`` are for changes of the mutable features only.
     """
 
     name: ClassVar[str]
@@ -165,6 +166,7 @@ class Method(ABC):
     guarantee: ClassVar[Literal["deterministic", "probabilistic"]] = "deterministic"
     kind: ClassVar[str] = ""
     slot: ClassVar[int | None] = None
+    apart: ClassVar[str] = ""
     Settings: ClassVar[type[Any]]
     batch_size: ClassVar[int] = 512
     space: ClassVar[SearchSpace] = SearchSpace()

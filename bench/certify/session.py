@@ -3,27 +3,25 @@
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 
-from bench.certify.choice import Noise, choose, described, methods_for, obstacles
+from bench.certify.choice import choose, described, methods_for, obstacles
 from bench.certify.meaning import check, label_place, sensitive_logit
 from bench.certify.options import DEFAULT_OUT
-from bench.contract import Method, Outcome, check_norms
+from bench.contract import Outcome, check_norms
 from bench.data import Dataset
 from bench.data.asked import own_data, print_account
 from bench.data.request import cached_dataset
-from bench.kept.given import Given
 from bench.kept.model_file import keep
 from bench.kept.store import SUMMARY, CellFolder, Store
-from bench.kept.watching import Stage, budgets
+from bench.methods._stage import Stage
+from bench.methods.given import Effort, Given, GivenNetwork, budgets
 from bench.model_files import ModelFile, open_model
-from bench.report.finish import finish_cells
+from bench.report.finish import finish_cells, method_facts
 from bench.running.chosen import chosen_devices
 from bench.running.evaluate import Evaluation, chosen_test_inputs, describe, failed
 from bench.running.lock import FolderLock
@@ -36,8 +34,9 @@ LOG = logging.getLogger(__name__)
 def certify(options: argparse.Namespace) -> int:
     """Certify what the options ask for; raise UsageError before anything is started if they make no sense."""
     clock = RunClock()
-    norms, noise = check_norms(options.norms), Noise(options.sigma, options.draws)
+    norms = check_norms(options.norms)
     check(options)
+    effort = Effort(options.sigma, options.draws, options.seconds)
     device = torch.device(chosen_devices(options.device)[0])
     request = own_data(options)
     assert request is not None  # --data is required
@@ -53,14 +52,15 @@ def certify(options: argparse.Namespace) -> int:
         layout=options.layout,
         trust=options.trust,
     )
-    against, layered = obstacles(model.score, data.input_shape, device, model.unread)
-    chosen = choose(options.certificates, against, noise)
+    network = GivenNetwork(model.score, data.input_shape, device, model.unread)
+    against = obstacles(network)
+    chosen = choose(options.certificates, against, effort)
     print_account([request])
     print("\n".join([*_said(options.model, model, data), described(against, chosen)]), flush=True)
     store = Store(options.out or DEFAULT_OUT / options.model.stem)
     store.prepare()
     plan = CellPlan(data.name, "", 0, 0, norms, "none", options.inputs)
-    methods = methods_for(model.score, layered, chosen, noise, options.seconds, device)
+    methods = methods_for(network, chosen, effort)
     with FolderLock(store.out):
         store.sweep()
         kept = {"model_file": options.model.name, "given": keep(store, options, model.logit)}
@@ -74,7 +74,7 @@ def certify(options: argparse.Namespace) -> int:
             store,
             cells,
             {**_configuration(options, data, norms), **request.record()},
-            _metadata(methods, options.model),
+            {m.name: method_facts(type(m), f"{options.model.stem}: {m.title}") for m in methods},
             clock,
             request.data_dir,
             data if request.table is not None else None,
@@ -159,19 +159,4 @@ def _configuration(options: argparse.Namespace, data: Dataset, norms: tuple[str,
             name: getattr(options, name)
             for name in ("threshold", "output", "layout", "sigma", "draws", "seconds", "minutes")
         },
-    }
-
-
-def _metadata(methods: Sequence[Method], model: Path) -> dict[str, dict[str, Any]]:
-    return {
-        method.name: {
-            "method": method.name,
-            "title": f"{model.stem}: {method.title}",
-            "reference": method.reference,
-            "guarantee": method.guarantee,
-            "family": "",
-            "kind": method.kind,
-            "slot": method.slot,
-        }
-        for method in methods
     }

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.basics.errors import UsageError
+from bench.basics.errors import UsageError, unknown
 from bench.basics.files import DamagedFileError, checksum, write_atomic
 from bench.basics.settings import from_table
 from bench.contract import Method
 from bench.data import Dataset
-from bench.kept.given import GIVEN
 from bench.kept.store import Store, read_verified
+from bench.methods import given_methods
+from bench.methods.given import GivenNetwork
 from bench.model_files import open_model
 from fcnn.checkpoints import settings_path
 
@@ -59,14 +60,17 @@ def reopen(store: Store, data: Dataset, meta: Mapping[str, Any]) -> Method:
             read_verified(store.out / FOLDER / part, expected)
     except DamagedFileError as error:
         raise UsageError(f"model {str(path)!r} {error}: {again}") from error
-    kind = GIVEN[meta["method"]]
+    if meta["method"] not in given_methods():
+        raise unknown("method", meta["method"], given_methods())
+    kind = given_methods()[meta["method"]]
     method = kind(from_table(kind.Settings, meta["settings"], f"settings stored with model {name}"))
-    method.given = open_model(
+    opened = open_model(
         path,
         data.input_shape,
         logit=given["logit"],
         threshold=given["threshold"],
         output=given["output"],
         layout=given.get("layout", "auto"),
-    ).score
+    )
+    method.given = GivenNetwork(opened.score, data.input_shape, method.device, opened.unread)
     return method

@@ -14,6 +14,7 @@ from bench.basics.space import Choice, Range, SearchSpace, augmentation, trainin
 from bench.calibration import ThresholdedScore
 from bench.contract import Curve, FitContext, Method, Outcome, Radii, TrainingData
 from bench.methods._frozen import FrozenNetwork, fingerprint
+from bench.methods.given import Given, GivenNetwork
 from fcnn.training import Loss, TrainSettings, cross_entropy, train
 
 CROWN_SHARE = 0.5
@@ -150,3 +151,17 @@ class BoundPropagation(Method):
                 bounded, x, norm, tolerance=settings.tolerance, slopes=slopes, mutable=self.mutable
             ),
         )
+
+
+class GivenMargins(Given):
+    """The first base of a method that bounds one or several margins of a given network in float64."""
+
+    @classmethod
+    def obstacle(cls, network: GivenNetwork) -> str:
+        return network.unreadable
+
+    def bounded(self) -> nn.Module | LayeredNetwork:
+        return self.given.layered or self.given.margins
+
+    def score(self, x: Tensor) -> Tensor:
+        return self.model(x.double())

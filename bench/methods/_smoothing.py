@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from baselines.smoothing import (
 from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
 from bench.calibration import ThresholdedScore
 from bench.contract import Curve, FitContext, Method, Outcome, Radii, TrainingData
+from bench.methods.given import Effort, Given, WhenChosen
 from fcnn.training import TrainSettings, train
 
 # Rough standard deviation of pixels and of min-max scaled table columns, used to normalise noisy inputs.
@@ -247,3 +248,24 @@ def train_with_noise(
         checkpoint=context.checkpoint,
         progress=context.progress,
     )
+
+
+class GivenInNoise(Given):
+    """The first base of a smoothed classifier: another classifier, the majority vote of a given network under noise.
+
+    Few inputs at a time, so that their number moves on; each batch draws noise of its own.
+    """
+
+    chosen: ClassVar[WhenChosen] = "by name"
+    turn = 3
+    needs_sigma = True
+    chunk = 0
+    batch_size = 8
+
+    @classmethod
+    def settings_for(cls, certificates: Sequence[str], effort: Effort) -> Any:
+        assert effort.sigma is not None  # refused before
+        return SmoothingSettings(sigma=effort.sigma, draws=effort.draws, draws_predict=effort.draws // 10)
+
+    def network(self, input_shape: tuple[int, ...]) -> nn.Module:
+        return ThresholdedScore(super().network(input_shape).float()).eval()

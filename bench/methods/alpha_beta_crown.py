@@ -1,8 +1,8 @@
 """Complete verification of an adversarially trained network by branch and bound."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ from baselines.branch_and_bound import (
 )
 from bench.basics.space import SearchSpace
 from bench.contract import Curve, Outcome, Radii
-from bench.methods._bounds import ADVERSARIAL_SPACE, BoundPropagation
+from bench.methods._bounds import ADVERSARIAL_SPACE, BoundPropagation, GivenMargins
 from bench.methods._frozen import fingerprint
+from bench.methods._stage import Stage
+from bench.methods.given import Effort, GivenNetwork
 from fcnn.training import TrainSettings
 
 
@@ -115,6 +117,41 @@ class AlphaBetaCROWN(BoundPropagation):
 
     def _free_known(self, norm: str) -> dict[str, Tensor]:
         return self._exact.kept(("free radii", norm), lambda network: {})
+
+
+class GivenBranchAndBound(GivenMargins, AlphaBetaCROWN):
+    """Certificates from branch and bound of a network that was trained already.
+
+    Each input gets its share of the stage's time, in each norm, up to the settings' seconds.
+    """
+
+    certificates = ("alpha_beta_crown",)
+    chunk = 4
+
+    @classmethod
+    def obstacle(cls, network: GivenNetwork) -> str:
+        if network.layered is None:
+            return network.unreadable
+        try:
+            to_chains(network.layered, network.input_shape, network.device)
+        except UnsupportedNetwork as error:
+            return str(error)
+        return ""
+
+    @classmethod
+    def settings_for(cls, certificates: Sequence[str], effort: Effort) -> Any:
+        return AlphaBetaCROWNSettings(seconds=effort.seconds)
+
+    def _in_time(
+        self, x: Tensor, stage: Stage, curve: Curve, norms: Sequence[str], seed: int
+    ) -> dict[str, Radii]:
+        most = self.settings
+        share = stage.share() / len(norms)
+        self.settings = replace(most, seconds=max(1e-2, min(most.seconds or share, share)))
+        try:
+            return super()._in_time(x, stage, curve, norms, seed)
+        finally:
+            self.settings = most
 
 
 def _names(x: Tensor) -> list[str]:

@@ -4,14 +4,16 @@ import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from bench.basics.settings import from_table
 from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
 from bench.contract import Curve, FitContext, Method, Radii, TrainingData
-from fcnn.certify import certify_at_thresholds, certify_with_bounds
+from bench.methods.given import Effort, Given, GivenNetwork
+from fcnn.certify import CERTIFICATES, certify_at_thresholds, certify_with_bounds
 from fcnn.classifier import FeatureConvexClassifier
 from fcnn.convex_network import float64_copy
 from fcnn.feature_maps import CenteredAbs, Identity
@@ -206,3 +208,22 @@ class FCNN(Method):
                 box_radii=settings.box_targets,
             )
         return RegularisedLoss(settings.gradient_weights)
+
+
+class GivenFCNN(Given, FCNN):
+    """Certificates from tangents of a feature-convex network that was trained already."""
+
+    certificates = tuple(CERTIFICATES)
+    chosen = "first"
+    turn = 0
+    chunk = 128
+
+    @classmethod
+    def obstacle(cls, network: GivenNetwork) -> str:
+        convex = isinstance(network.score, FeatureConvexClassifier)
+        return "" if convex else "the network is not a feature-convex checkpoint (.safetensors)"
+
+    @classmethod
+    def settings_for(cls, certificates: Sequence[str], effort: Effort) -> Any:
+        written = [f"{name}:{domain}" for name in certificates for domain in CERTIFICATES[name]]
+        return from_table(FCNNSettings, {"certificates": written}, "--certificates")

@@ -84,6 +84,7 @@ class FCNNLearned(Method):
     title = "FCNN, learned map"
     kind = "feature_convex"
     slot = 2
+    apart = ", learned map"
     reference = "Pfrommer et al., NeurIPS 2023"
     guarantee = "deterministic"
     Settings = FCNNLearnedSettings

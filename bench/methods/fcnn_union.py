@@ -97,6 +97,7 @@ class FCNNUnion(Method):
     title = "FCNN, union"
     kind = "feature_convex"
     slot = 3
+    apart = ", learned map"
     reference = "Pfrommer et al., NeurIPS 2023"
     guarantee = "deterministic"
     Settings = FCNNUnionSettings

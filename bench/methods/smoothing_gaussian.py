@@ -1,6 +1,6 @@
 """Randomized smoothing with Gaussian noise, native in l2."""
 
-from bench.methods._smoothing import Smoothing
+from bench.methods._smoothing import GivenInNoise, Smoothing
 
 
 class SmoothingGaussian(Smoothing):
@@ -18,3 +18,10 @@ class SmoothingGaussian(Smoothing):
     slot = 0
     reference = "Cohen et al., ICML 2019"
     noise = "gaussian"
+
+
+class GivenGaussian(GivenInNoise, SmoothingGaussian):
+    """Votes of a network that was trained already."""
+
+    certificates = ("smoothing_gaussian",)
+    chosen = "then"

@@ -1,6 +1,6 @@
 """Randomized smoothing with Laplace noise, native in l1 and linf."""
 
-from bench.methods._smoothing import Smoothing
+from bench.methods._smoothing import GivenInNoise, Smoothing
 
 
 class SmoothingLaplace(Smoothing):
@@ -19,3 +19,9 @@ class SmoothingLaplace(Smoothing):
     slot = 1
     reference = "Teng et al. 2020; Yang et al., ICML 2020"
     noise = "laplace"
+
+
+class GivenLaplace(GivenInNoise, SmoothingLaplace):
+    """Votes of a network that was trained already."""
+
+    certificates = ("smoothing_laplace",)

@@ -1,6 +1,6 @@
 """Randomized smoothing with uniform noise, native in l1 and linf."""
 
-from bench.methods._smoothing import Smoothing
+from bench.methods._smoothing import GivenInNoise, Smoothing
 
 
 class SmoothingUniform(Smoothing):
@@ -17,3 +17,9 @@ class SmoothingUniform(Smoothing):
     slot = 2
     reference = "Yang et al., ICML 2020"
     noise = "uniform"
+
+
+class GivenUniform(GivenInNoise, SmoothingUniform):
+    """Votes of a network that was trained already."""
+
+    certificates = ("smoothing_uniform",)

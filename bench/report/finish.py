@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from bench.basics.files import plain, write_atomic
+from bench.contract import Method
 from bench.data import Dataset
 from bench.data.request import cached_dataset
 from bench.kept.store import (
@@ -105,16 +106,22 @@ def finish_cells(
 def method_metadata(suite: Suite) -> dict[str, dict[str, Any]]:
     """What figures and reports say about each method, in the order of the legends."""
     return {
-        entry.name: {
-            "method": entry.method,
-            "title": entry.title or entry.method_class.title,
-            "reference": entry.method_class.reference,
-            "guarantee": entry.method_class.guarantee,
-            "family": entry.family,
-            "kind": entry.method_class.kind,
-            "slot": entry.method_class.slot,
-        }
+        entry.name: method_facts(entry.method_class, entry.title or entry.method_class.title, entry.family)
         for entry in suite.methods
+    }
+
+
+def method_facts(method: type[Method], title: str, family: str = "") -> dict[str, Any]:
+    """What run.json keeps of a method."""
+    return {
+        "method": method.name,
+        "title": title,
+        "reference": method.reference,
+        "guarantee": method.guarantee,
+        "family": family,
+        "kind": method.kind,
+        "slot": method.slot,
+        "apart": method.apart,
     }
 
 

@@ -293,7 +293,7 @@ def test_every_operator_has_a_case():
 
 
 def test_gelu_as_exporters_wrote_it_for_years_is_one_activation_for_bounds(tmp_path):
-    from bench.certify.choice import obstacles
+    from bench.methods.given import GivenNetwork
 
     nodes = [
         helper.make_node("Gemm", ["x", "w"], ["z"]),
@@ -306,5 +306,5 @@ def test_gelu_as_exporters_wrote_it_for_years_is_one_activation_for_bounds(tmp_p
     numbers_of = {"root": np.float32(2**0.5), "one": np.float32(1.0), "half": np.float32(0.5)}
     path = write(nodes, TABLE, {"w": constant(6, 5), **numbers_of}, tmp_path / "net.onnx")
     check(path, TABLE)
-    against, layered = obstacles(open_model(path, TABLE, logit=1).score, TABLE, torch.device("cpu"))
-    assert against["crown"] == "" and len(layered.layers) == 2
+    network = GivenNetwork(open_model(path, TABLE, logit=1).score, TABLE)
+    assert network.unreadable == "" and len(network.layered.layers) == 2

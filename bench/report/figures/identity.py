@@ -78,6 +78,13 @@ def family_and_slot(name: str, methods: Mapping[str, Mapping[str, Any]]) -> tupl
     return kind, slot if slot is not None else 5 + stable_number(own) % 3
 
 
+def apart(name: str, methods: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what tells a run's method from the others of its family, in whose main figure both have a curve."""
+    facts = methods.get(name, {})
+    known = registered_methods().get(registered(name, methods))
+    return str(facts.get("apart", known.apart if known else ""))
+
+
 def shades(name: str, methods: Mapping[str, Mapping[str, Any]], main: bool) -> list[Color]:
     """Return the shades a method's curve may have, best first; main: its first certificate under its own name."""
     kind, slot = family_and_slot(name, methods)

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from bench.kept.rows import LINE
-from bench.report.figures.identity import family_and_slot, registered
+from bench.report.figures.identity import apart, family_and_slot
 
 BY_VALIDATION = (
     "of each family, learned maps apart, the method with the largest median radius on validation inputs, native radii "
@@ -15,8 +15,6 @@ BY_VALIDATION = (
 BY_ORDER = "one method per family, learned maps apart, by declared order (not by results): native radii first"
 # Of a method's certificates, what the strongest is called; others follow by name.
 STRONGEST = ("refined", "separable", "closed_form")
-# Methods that stand beside the others of their family: a learned map is another idea than none, with its own opponents.
-APART = {"fcnn_learned": ", learned map", "fcnn_union": ", learned map"}
 
 
 def leaders(
@@ -38,7 +36,7 @@ def leaders(
     ranked = rows.assign(
         # A method of no family is a family of its own.
         family=[
-            f"{kind}{APART.get(registered(name, methods), '')}" if kind else name
+            f"{kind}{apart(name, methods)}" if kind else name
             for (kind, _), name in zip(identity, rows["method"], strict=True)
         ],
         converted=~rows["native"].astype(bool),

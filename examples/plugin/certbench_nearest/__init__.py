@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bench.calibration import ThresholdedScore
 from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, LinearScore, Method, Radii, TrainingData
+from bench.methods.given import Given, GivenNetwork
 
 # Rounding in float64 stays far below this share of a radius.
 SHAVE = 1e-9
@@ -73,3 +74,25 @@ class Nearest(Method):
     def _exact(self) -> nn.Module:
         """The network in float64: an exact radius holds only for the very function that is predicted with."""
         return copy.deepcopy(self.model).double().requires_grad_(False)
+
+
+class GivenNearest(Given, Nearest):
+    """The same distance for a linear network that somebody else trained: what ``bench.certify`` asks for."""
+
+    certificates = ("distance",)
+
+    @classmethod
+    def obstacle(cls, network: GivenNetwork) -> str:
+        if network.layered is None:
+            return network.unreadable
+        layers = network.layered.layers
+        return "" if len(layers) == 1 and len(layers[0].bias) == 1 else "the network is not linear"
+
+    def network(self, input_shape: tuple[int, ...]) -> nn.Module:
+        assert self.given.layered is not None  # nothing stood against it
+        (layer,) = self.given.layered.layers
+        linear = LinearScore(torch.zeros(math.prod(input_shape)), 0.0).double()
+        with torch.no_grad():
+            linear.linear.weight.copy_(layer.maps[0].to_dense().reshape(1, -1))
+            linear.linear.bias.copy_(layer.bias)
+        return ThresholdedScore(linear)
