@@ -8,6 +8,7 @@
     [[methods]]                      # laid over the inherited entry of the same id, else joins at the end
     use = "gaussian"                 # a recipe of bench/suites/recipes, or several, the later ones on top
     drop = ["for.malimg"]            # what not to take from the recipe or the inherited entry
+    settings.map_settings.use = "l1_by_hand.settings"    # further in: a table that a recipe holds
     [methods.sweep]                  # one entry per value; {} in id and title is where the value goes
     sigma = [0.25, 0.5]              # values, or { times = [1, 2, 4] }: multiples of the setting on every data set
 
@@ -135,7 +136,38 @@ def _used(entry: Table, base: Table, where: str, inside: tuple[str, ...] = ()) -
         base = _used(copy.deepcopy(recipes[name]), base, where, (*inside, name))
     for key in drops:
         base = _dropped(base, key.split("."), f"{where}: drop: {key!r}")
-    return merged(base, entry)
+    return merged(base, _filled(entry, where, inside))
+
+
+def _filled(table: Table, where: str, inside: tuple[str, ...]) -> Table:
+    """Return the table, its own tables laid over those of recipes that they name by ``use``, at any depth."""
+    found: Table = {}
+    for key, value in table.items():
+        if not isinstance(value, dict):
+            found[key] = value
+            continue
+        base: Table = {}
+        for name in _names(value.get("use", []), f"{where}: {key}.use"):
+            if name in inside:
+                raise UsageError(f"{where}: use goes round in a circle: {' -> '.join((*inside, name))}")
+            part = {key: _part_of_recipe(name, where)}
+            base = merged(base, _filled(part, where, (*inside, name))[key])
+        own = {inner: content for inner, content in value.items() if inner != "use"}
+        found[key] = merged(base, _filled(own, where, inside))
+    return found
+
+
+def _part_of_recipe(name: str, where: str) -> Table:
+    """Return the table at a path such as ``fcnn.settings`` as its recipe file has it."""
+    table: Any = _recipes(RECIPE_FOLDER)
+    for key in name.split("."):
+        if not isinstance(table, dict) or key not in table:
+            choices = sorted(table) if isinstance(table, dict) else []
+            raise UsageError(f"{where}: use: {unknown('part of a recipe', name, choices)}")
+        table = table[key]
+    if not isinstance(table, dict):
+        raise UsageError(f"{where}: use = {name!r} names {table!r}: give a table of a recipe")
+    return copy.deepcopy(table)
 
 
 def _dropped(table: Table, keys: Sequence[str], where: str) -> Table:

@@ -1,10 +1,13 @@
 """Suites that inherit: what extends, use, drop, remove and sweeps resolve to, and how mistakes are named."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bench.basics.errors import UsageError
+from bench.suites.files import RECIPE_FOLDER, SUITE_FOLDER, read_toml
 from bench.suites.suite import Suite, load_suite
 
 BASE = """
@@ -163,3 +166,76 @@ def test_a_mistake_is_named_in_one_line(tmp_path, text, words):
 def test_two_files_that_extend_each_other_are_a_circle(tmp_path):
     with pytest.raises(UsageError, match="circle: mine -> base -> mine"):
         load(tmp_path, 'extends = "base.toml"\n', base='extends = "mine.toml"\n')
+
+
+NESTED = """
+[whole]
+settings = { radius_weight = 2.0, train = { epochs = 5, batch_size = 16 } }
+[other.settings.train]
+use = "whole.settings.train"
+learning_rate = 0.5
+[first.settings.train]
+use = "second.settings.train"
+[second.settings.train]
+use = "first.settings.train"
+"""
+
+
+def test_a_table_further_in_is_laid_over_part_of_a_recipe(tmp_path, monkeypatch):
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    (recipes / "some.toml").write_text(NESTED)
+    monkeypatch.setattr("bench.suites.files.RECIPE_FOLDER", recipes)
+    head = 'datasets = ["digits_38"]\n[[methods]]\nmethod = "fcnn"\n'
+    text = 'settings.train = { use = "other.settings.train", epochs = 7 }\nfor.digits_38.use = "whole.settings"\n'
+    entry = load(tmp_path, head + text).methods[0]
+    assert entry.settings == {"train": {"epochs": 7, "batch_size": 16, "learning_rate": 0.5}}
+    assert entry.for_ == {"digits_38": {"radius_weight": 2.0, "train": {"epochs": 5, "batch_size": 16}}}
+    for wrong, words in {
+        "whole.setings": "unknown part of a recipe 'whole.setings'.*settings",
+        "whole.settings.radius_weight": "give a table of a recipe",
+        "first.settings.train": "use goes round in a circle",
+    }.items():
+        with pytest.raises(UsageError, match=words):
+            load(tmp_path, f'{head}settings.train.use = "{wrong}"\n')
+
+
+def tables(value: object, place: str) -> Iterator[tuple[str, str]]:
+    """(what it says, where) of every table that holds three settings or more."""
+    if isinstance(value, dict):
+        if settings(value) >= 3:
+            yield json.dumps(value, sort_keys=True), place
+        for key, inner in value.items():
+            yield from tables(inner, f"{place}.{key}")
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from tables(inner, f"{place}[{number}]")
+
+
+def settings(value: object) -> int:
+    return sum(map(settings, value.values())) if isinstance(value, dict) else 1
+
+
+def written_twice(files: dict[str, object]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, content in files.items():
+        for said, place in tables(content, name):
+            found.setdefault(said, []).append(place)
+    return {said: places for said, places in found.items() if len(places) > 1}
+
+
+def test_each_setting_of_the_suites_stands_once():
+    paths = [*SUITE_FOLDER.glob("*.toml"), *RECIPE_FOLDER.glob("*.toml")]
+    # What a search found is one file that says all of it.
+    files = {path.name: read_toml(path) for path in paths if path.name != "verdict.toml"}
+    assert len(files) >= 9
+    assert written_twice(files) == {}
+
+
+def test_a_table_written_twice_is_found():
+    train = {"epochs": 1, "crop_padding": 2, "learning_rate": 3.0}
+    files = {
+        "a": {"methods": [{"settings": {"train": train, "margin": 1.0}}]},
+        "b": {"some": {"for": {"x": train}}},
+    }
+    assert list(written_twice(files).values()) == [["a.methods[0].settings.train", "b.some.for.x"]]
