@@ -52,6 +52,16 @@ def test_measured_values_stand_beside_published_ones(results):
     assert "not measured yet" in table
 
 
+def test_every_tuned_comparison_counts_and_the_untuned_one_no_more(results):
+    claim = pd.read_csv(results / "paper_cpu" / "claim.csv")
+    for name, dataset, factor in (("verdict", "mnist_38", 1.04), ("verdict_fashion", "shirts", 0.97)):
+        (results / name).mkdir()
+        claim.assign(dataset=dataset, factor=factor).to_csv(results / name / "claim.csv", index=False)
+    table = comparison(results)
+    assert "mnist_38 x 1.04 (verdict)" in table and "shirts x 0.97 (verdict_fashion)" in table
+    assert "x 2.38" not in table
+
+
 def test_pages_are_rewritten_between_the_marks_only(results, capsys):
     pages = [results / "README.md", results.parent / "README.md"]
     for page in pages:
