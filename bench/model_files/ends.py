@@ -6,7 +6,6 @@ class's own. A monotone end (sigmoid, softmax of two, 1 - p, ...) is undone: bou
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.basics.errors import UsageError
-from bench.model_files.layers import MOVES, Affine, Clip, Concat, Exp, Leaky, Log, entries
+from bench.model_files.layers import MOVES, Affine, Choose, Clip, Compare, Concat, entries
+from bench.model_files.monotone import log_odds, monotone
 from bench.model_files.program import Program, Step
 
 PAIR = "(1 - p, p)"
@@ -184,7 +184,7 @@ class _Ends:
             if self._pair(step, _Place(value, k, True, 0.0)) is not None:
                 return True
             moved = self._moved(step, k)
-            if moved is None and not isinstance(step.layer, Affine) and _monotone(step.layer) is None:
+            if moved is None and not isinstance(step.layer, Affine) and monotone(step.layer) is None:
                 return False
             value, k = moved or (step.inputs[0], k)
         return False
@@ -208,7 +208,7 @@ class _Ends:
             if isinstance(layer, nn.Softmax | nn.LogSoftmax):
                 if self.shapes[at.value][-1] != 2:
                     break
-                t = _log_odds(at.t, isinstance(layer, nn.LogSoftmax))
+                t = log_odds(at.t, isinstance(layer, nn.LogSoftmax))
                 before = replace(at, value=step.inputs[0], t=t, removed=(*at.removed, step.label))
                 return before, at.k ^ 1
             earlier = self._entry_before(step, at)
@@ -222,17 +222,45 @@ class _Ends:
         moved = self._moved(step, at.k)
         if moved is not None:
             return at.at(*moved)
-        if isinstance(layer, Affine):
-            scale = 1.0 if layer.scale is None else float(self._constant(layer.scale, at))
-            shift = 0.0 if layer.shift is None else float(self._constant(layer.shift, at))
-            if scale == 0 or self.shapes[step.inputs[0]] != self.shapes[at.value]:
-                return None
+        line = self._line(step, at.k)
+        if line is not None:
+            scale, shift = line
             above = at.above if scale > 0 else not at.above
             return replace(at.at(step.inputs[0]), above=above, t=(at.t - shift) / scale)
-        known = _monotone(layer)
+        if isinstance(layer, Compare):
+            return self._compared_before(step, at)
+        known = monotone(layer)
         if known is None:
             return None
         return replace(at.at(step.inputs[0]), t=known.inverse(at.t), removed=(*at.removed, step.label))
+
+    def _line(self, step: Step, k: int) -> tuple[float, float] | None:
+        """Scale and shift of an entry that is an affine function of the same one before; conditions count as 1 or 0."""
+        layer, shape = step.layer, self.shapes[step.output]
+        if self.shapes[step.inputs[0]] != shape:
+            return None
+        if isinstance(layer, Choose) and layer.first is not None and layer.second is not None:
+            first, second = (_at(part, shape, k) for part in (layer.first, layer.second))
+            scale, shift = first - second, second
+        elif isinstance(layer, Affine):
+            scale = 1.0 if layer.scale is None else _at(layer.scale, shape, k)
+            shift = 0.0 if layer.shift is None else _at(layer.shift, shape, k)
+        else:
+            return None
+        return None if scale == 0 else (scale, shift)
+
+    def _compared_before(self, step: Step, at: _Place) -> _Place | None:
+        """The condition that a comparison makes: 1 where it holds, else 0. A tie counts as not sensitive."""
+        layer, shape = step.layer, self.shapes[step.output]
+        assert isinstance(layer, Compare)
+        decides = 0 <= at.t < 1 if at.above else 0 < at.t <= 1
+        if not decides or self.shapes[step.inputs[0]] != shape:
+            return None
+        above = at.above == (layer.kind in ("gt", "ge"))
+        removed = (*at.removed, step.label)
+        return replace(
+            at.at(step.inputs[0]), above=above, t=_at(layer.constant, shape, at.k), removed=removed
+        )
 
     def _greatest_before(self, step: Step, at: _Place) -> _Place | None:
         layer = step.layer
@@ -252,7 +280,7 @@ class _Ends:
             whole = self.shapes[at.value][-1] == self.count(at.value)
             keeps = isinstance(layer, nn.LogSoftmax) or at.t == 0
             return replace(at.at(before), removed=removed) if whole and keeps else None
-        known = _monotone(layer)
+        known = monotone(layer)
         if known is None or not known.strict or at.t != 0:
             return None
         return replace(at.at(before), removed=removed)
@@ -285,23 +313,22 @@ class _Ends:
         """The condition p > 1/2 on the sensitive class's p, where the step joins p and 1 - p."""
         if not isinstance(step.layer, Concat) or self.count(at.value) != 2 or at.t != 0:
             return None
-        sources = [source for source in (self._moved(step, k) for k in (0, 1)) if source is not None]
-        if len(sources) < 2:
-            return None
+        sources = [self._origin(at.value, k) for k in (0, 1)]
         for place in (0, 1):
-            other = self.steps.get(sources[place][0])
-            complement = (
-                other is not None
-                and isinstance(other.layer, Affine)
-                and other.inputs[0] == sources[1 - place][0]
-                and other.layer.scale is not None
-                and other.layer.shift is not None
-                and bool((other.layer.scale == -1).all() and (other.layer.shift == 1).all())
-            )
-            if complement:
+            (value, k), partner = sources[place], sources[1 - place]
+            other = self.steps.get(value)
+            if other is None or self._line(other, k) != (-1.0, 1.0):
+                continue
+            if self._origin(other.inputs[0], k) == partner:
                 value, k = sources[at.k]
                 return replace(at, value=value, k=k, t=0.5, removed=(*at.removed, PAIR))
         return None
+
+    def _origin(self, value: str, k: int) -> tuple[str, int]:
+        """Where an entry comes from, through all steps that only move entries about."""
+        while (step := self.steps.get(value)) is not None and (moved := self._moved(step, k)) is not None:
+            value, k = moved
+        return value, k
 
     def _range(self, value: str, k: int) -> tuple[float, float]:
         """Between which numbers an entry lies, as far as the functions at the end say."""
@@ -316,15 +343,15 @@ class _Ends:
         moved = self._moved(step, k)
         if moved is not None:
             return self._range(*moved)
-        if isinstance(layer, Affine):
-            at = _Place(value, k, True, 0.0)
-            scale = 1.0 if layer.scale is None else float(self._constant(layer.scale, at))
-            shift = 0.0 if layer.shift is None else float(self._constant(layer.shift, at))
-            if scale == 0 or self.shapes[step.inputs[0]] != self.shapes[value]:
+        if isinstance(layer, Compare):
+            return 0.0, 1.0
+        if isinstance(layer, Affine | Choose):
+            line = self._line(step, k)
+            if line is None:
                 return -math.inf, math.inf
-            ends = sorted(scale * end + shift for end in self._range(step.inputs[0], k))
+            ends = sorted(line[0] * end + line[1] for end in self._range(step.inputs[0], k))
             return ends[0], ends[1]
-        known = _monotone(layer)
+        known = monotone(layer)
         if known is None:
             return -math.inf, math.inf
         low, high = self._range(step.inputs[0], k)
@@ -332,56 +359,10 @@ class _Ends:
 
     def _attains(self, value: str, logit: int) -> bool:
         """Whether the output can equal its lower end, so that exceeding it says something."""
-        step = self.steps.get(value)
-        while step is not None and (moved := self._moved(step, 0)) is not None:
-            step = self.steps.get(moved[0])
-        return logit == 1 and step is not None and isinstance(step.layer, nn.ReLU | Clip)
-
-    def _constant(self, constant: Tensor, at: _Place) -> Tensor:
-        return constant.broadcast_to(self.shapes[at.value]).flatten()[at.k]
+        step = self.steps.get(self._origin(value, 0)[0])
+        return logit == 1 and step is not None and isinstance(step.layer, nn.ReLU | Clip | Choose)
 
 
-@dataclass(frozen=True)
-class _Monotone:
-    """A function that never falls: its inverse, the ends of its range, and whether it always rises."""
-
-    inverse: Callable[[float], float]
-    of: Callable[[float], float]
-    low: float = -math.inf
-    high: float = math.inf
-    strict: bool = True
-
-
-def _monotone(layer: nn.Module) -> _Monotone | None:
-    def of(x: float) -> float:
-        if math.isinf(x):
-            return x
-        return float(layer(torch.full((1, 1), x, dtype=torch.float64)))
-
-    if isinstance(layer, nn.Sigmoid):
-        return _Monotone(lambda t: math.log(t) - math.log1p(-t), of, 0.0, 1.0)
-    if isinstance(layer, nn.Tanh):
-        return _Monotone(math.atanh, of, -1.0, 1.0)
-    if isinstance(layer, nn.ReLU):
-        return _Monotone(lambda t: t, of, low=0.0, strict=False)
-    if isinstance(layer, Clip):
-        low = -math.inf if layer.low is None else layer.low
-        return _Monotone(lambda t: t, of, low, math.inf if layer.high is None else layer.high, strict=False)
-    if isinstance(layer, Leaky) and layer.slope.numel() == 1 and float(layer.slope) > 0:
-        return _Monotone(lambda t: t if t > 0 else t / float(layer.slope), of)
-    if isinstance(layer, nn.ELU):
-        return _Monotone(lambda t: t if t > 0 else math.log1p(t / layer.alpha), of, low=-layer.alpha)
-    if isinstance(layer, nn.Softplus):
-        return _Monotone(lambda t: t + math.log(-math.expm1(-t)), of, low=0.0)
-    if isinstance(layer, Exp):
-        return _Monotone(math.log, of, low=0.0)
-    if isinstance(layer, Log):
-        return _Monotone(
-            math.exp, lambda x: math.log(x) if 0 < x < math.inf else math.copysign(math.inf, x - 1)
-        )
-    return None
-
-
-def _log_odds(t: float, logarithm: bool) -> float:
-    """log(p / (1 - p)) of a probability p, given as itself or by its logarithm."""
-    return t - math.log(-math.expm1(t)) if logarithm else math.log(t) - math.log1p(-t)
+def _at(constant: Tensor, shape: tuple[int, ...], k: int) -> float:
+    """Entry k of a constant that is broadcast to a shape."""
+    return float(constant.broadcast_to(shape).flatten()[k])

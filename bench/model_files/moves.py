@@ -34,10 +34,11 @@ def squeeze(call: Call) -> nn.Module:
 
 
 def unsqueeze(call: Call) -> nn.Module:
-    shape, axes = list(call.get(0).shape), call.whole(1, "axes")
+    before, axes = call.get(0).shape, call.whole(1, "axes")
+    shape = list(before)
     for axis in sorted(call.axis(axis, extra=len(axes)) for axis in axes):
         shape.insert(axis, 1)
-    return _shaped(shape)
+    return _shaped(shape) if before else Reshape(tuple(shape))
 
 
 def _to_shape(wanted: Sequence[int], before: Data, call: Call) -> nn.Module:
@@ -49,7 +50,7 @@ def _to_shape(wanted: Sequence[int], before: Data, call: Call) -> nn.Module:
         return _shaped(after)
     if not after or after[0] != before.batch:
         raise call.refuse("it does not keep the inputs of a batch apart")
-    return _shaped(after[1:])
+    return _shaped(after[1:]) if before.shape else Reshape(tuple(after[1:]))
 
 
 def _shaped(shape: Sequence[int]) -> nn.Module:

@@ -7,7 +7,7 @@ from torch import nn
 
 from bench.basics.errors import UsageError
 from bench.model_files import arithmetic, moves, windows
-from bench.model_files.layers import Affine, Clip, Exp, Leaky, Log, Pointwise
+from bench.model_files.layers import Affine, Choose, Clip, Exp, Leaky, Log, Pointwise
 from bench.model_files.program import Call, Data
 
 # FLOAT and DOUBLE of TensorProto.DataType; a half-precision cast would round the values it passes on.
@@ -35,6 +35,8 @@ def layers_of(call: Call) -> list[nn.Module]:
 def _cast(call: Call) -> nn.Module:
     if call.options["to"] not in FLOAT_TYPES:
         raise call.refuse("only casts to float and double are")
+    if call.get(0).is_condition:
+        return Choose([torch.tensor(float(number), dtype=torch.float64) for number in (1, 0)])
     return nn.Identity()
 
 

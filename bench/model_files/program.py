@@ -22,11 +22,13 @@ class Data:
     """A value of the graph that depends on the input: its name, the shape of one, and how many come at once.
 
     batch: None where the file's values have no batch axis; a file that leaves the batch open is read with a batch of 1.
+    is_condition: whether it says where something holds, and is no number.
     """
 
     name: str
     shape: tuple[int, ...]
     batch: int | None = 1
+    is_condition: bool = False
 
     @property
     def full(self) -> tuple[int, ...]:
@@ -147,7 +149,8 @@ class Recorder:
 
     def data(self, name: str) -> Data:
         """Describe a value that depends on the input."""
-        return Data(name, tuple(self.examples[name].shape[1:]), self.batch)
+        example = self.examples[name]
+        return Data(name, tuple(example.shape[1:]), self.batch, example.dtype == torch.bool)
 
     def seen(self, name: str) -> Tensor:
         """An example of a value, as the file's own operators see it."""

@@ -40,7 +40,11 @@ class Margins(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.order is not None:
             x = x.reshape(-1, *self.data_shape).permute(self.order)
-        return self.last(self.program(x.reshape(-1, *self.shape)).reshape(-1, self.last.in_features))
+        return self.last(self.before(x.reshape(-1, *self.shape)))
+
+    def before(self, x: Tensor) -> Tensor:
+        """What the margins are linear functions of, (N, K), at x (N, *shape of the network); conditions as 1 and 0."""
+        return self.program(x).reshape(-1, self.last.in_features).to(self.last.weight.dtype)
 
 
 class Score(nn.Module):
@@ -121,7 +125,7 @@ def check_rule(session: Session, score: Score, rule: Rule, given: bool) -> None:
         outputs = session.run(x)
         own = rule.margin(outputs)
         with torch.no_grad():
-            inside = margins.program(torch.from_numpy(x).double()).reshape(len(x), -1)
+            inside = margins.before(torch.from_numpy(x).double())
             found = margins.last(inside).amin(dim=1).numpy()
         size = 1e-3 + np.abs(inside.numpy()).max(axis=1)
         clear = (np.abs(own) > TIE * (1e-2 + np.abs(outputs).max(axis=1))) & (np.abs(found) > TIE * size)

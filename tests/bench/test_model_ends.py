@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.basics.errors import UsageError
+from bench.certify.choice import obstacles
 from bench.model_files import open_model
 
 SHAPE = (4,)
@@ -55,6 +56,10 @@ SIGMOIDS: dict[str, tuple[Callable[[Tensor], Tensor], float | None, float]] = {
     "clipped": (lambda z: z.clamp(-1, 1), 0.5, 0.5),
     "rectified": (torch.relu, None, 0.0),
     "hard sigmoid": (nn.functional.hardsigmoid, 0.6, 0.6),
+    "decided": (lambda z: (torch.sigmoid(z) > 0.5).float(), None, 0.5),
+    "decided the other way": (lambda z: (torch.sigmoid(z.squeeze(1)) <= 0.25).float(), 0.25, 0.25),
+    "decided, two numbers": (lambda z: torch.where(z >= 0.5, 2.0, -1.0), None, 0.0),
+    "decided, scaled": (lambda z: 1 - 2 * (z > 0.25).float(), 0.5, 0.5),
     "scores": (lambda z: 3 * z, 0.6, 0.6),
 }
 PAIRS: dict[str, tuple[Callable[[Tensor], Tensor], float | None]] = {
@@ -123,8 +128,15 @@ def test_of_two_outputs_the_greater_wins_or_a_probability_exceeds_the_threshold(
         agree(open_model(path, SHAPE, logit=k, threshold=threshold).score(x), distance > 0, distance)
 
 
-def test_both_probabilities_of_one_sigmoid_are_undone(tmp_path):
-    network = Ended(lambda z: torch.cat([1 - torch.sigmoid(z), torch.sigmoid(z)], dim=1)).eval()
+COMPLEMENTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "side by side": lambda z: torch.cat([1 - torch.sigmoid(z), torch.sigmoid(z)], dim=1),
+    "stacked": lambda z: torch.stack([1 - torch.sigmoid(z[:, 0]), torch.sigmoid(z[:, 0])], dim=-1),
+}
+
+
+@pytest.mark.parametrize("end", COMPLEMENTS.values(), ids=COMPLEMENTS)
+def test_both_probabilities_of_one_sigmoid_are_undone(end, tmp_path):
+    network = Ended(end).eval()
     path = write(network, "onnx", tmp_path / "net.onnx")
     x = far_and_near()
     with torch.no_grad():
@@ -133,7 +145,27 @@ def test_both_probabilities_of_one_sigmoid_are_undone(tmp_path):
         model = open_model(path, SHAPE, logit=k, threshold=threshold)
         distance = outputs[:, k] - (threshold or 0.5)
         agree(model.score(x), distance > 0, distance)
-        assert len(model.layers) == 3  # Gemm, Relu, Gemm
+        assert {"Gemm", "Relu"} <= set(model.layers) <= {"Gemm", "Relu", "Gather", "Unsqueeze"}
+
+
+def test_an_end_that_falls_somewhere_is_not_undone(tmp_path):
+    network = Ended(lambda z: nn.functional.elu(z, alpha=-0.5)).eval()
+    path = write(network, "onnx", tmp_path / "net.onnx")
+    x = far_and_near()
+    model = open_model(path, SHAPE, threshold=0.2)
+    with torch.no_grad():
+        distance = network.double()(x).flatten() - 0.2
+    agree(model.score(x), distance > 0, distance)
+    assert not model.removed
+
+
+def test_a_comparison_within_a_network_leaves_smoothing_and_says_why_not_bounds(tmp_path):
+    network = Ended(lambda z: (z > 0.0).float() @ torch.tensor([[1.0], [-0.7]]) + 0.1, 2).eval()
+    score = open_model(write(network, "onnx", tmp_path / "net.onnx"), SHAPE).score
+    with torch.no_grad():
+        assert bool(((score(far_and_near()) > 0) == (network.double()(far_and_near())[:, 0] > 0)).all())
+    against, _ = obstacles(score, SHAPE, torch.device("cpu"))
+    assert not against["smoothing_gaussian"] and "'gt'" in against["crown"] and "\n" not in against["crown"]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +224,7 @@ def test_networks_in_training_mode_are_refused(network, kind, tmp_path):
 def test_a_score_that_is_not_the_rule_is_noticed(tmp_path, monkeypatch):
     from bench.model_files import ends
 
-    monkeypatch.setattr(ends, "_log_odds", lambda t, logarithm: t)
+    monkeypatch.setattr(ends, "log_odds", lambda t, logarithm: t)
     path = write(Ended(lambda z: z.softmax(1), 2).eval(), "onnx", tmp_path / "net.onnx")
     with pytest.raises(UsageError, match="by its own outputs"):
         open_model(path, SHAPE, threshold=0.9)
