@@ -18,8 +18,18 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def float64_copy(module: Module) -> Module:
-    """Return a copy of ``module`` in float64 and evaluation mode, without parameter gradients."""
-    return copy.deepcopy(module).double().eval().requires_grad_(False)
+    """Return a copy of ``module`` in float64 and evaluation mode, without parameter gradients.
+
+    Raises ValueError for a module with tensors that PyTorch does not copy.
+    """
+    try:
+        copied = copy.deepcopy(module)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{type(module).__name__} holds a tensor computed from others, which cannot be copied: make weight norm or "
+            "pruning permanent (remove_weight_norm, prune.remove), or use torch.nn.utils.parametrizations"
+        ) from error
+    return copied.double().eval().requires_grad_(False)
 
 
 class NonNegativeLinear(nn.Linear):
@@ -58,19 +68,29 @@ class ConvexNetwork(nn.Module, ABC):
     def floats_per_input(self, feature_shape: Sequence[int]) -> int:
         """Estimate how many numbers one input occupies during a forward and backward pass."""
 
-    def nonnegative_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield (name, weight) of every weight that must be non-negative for the score to be convex."""
+    def nonnegative_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, weight) of every weight that must be non-negative for the score to be convex.
+
+        A weight that is computed from parameters, by a parametrization, is no parameter itself.
+        """
         for name, module in self.named_modules():
             if isinstance(module, NonNegativeLinear | NonNegativeConv2d | NonNegativeBatchNorm2d):
-                weight = module.weight
-                assert isinstance(weight, nn.Parameter)
-                yield f"{name}.weight", weight
+                yield f"{name}.weight", module.weight
 
     @torch.no_grad()
     def project(self) -> None:
-        """Clamp the hidden weights at 0, in place: the nearest convex network. Call it after every update."""
-        for _, weight in self.nonnegative_parameters():
-            weight.clamp_(min=0.0)
+        """Clamp the hidden weights at 0, in place: the nearest convex network. Call it after every update.
+
+        Raises ValueError for a computed weight that is negative, which no clamping keeps at 0.
+        """
+        for name, weight in self.nonnegative_parameters():
+            if isinstance(weight, nn.Parameter):
+                weight.clamp_(min=0.0)
+            elif not bool((weight >= 0).all()):
+                raise ValueError(
+                    f"layer {name} is computed and holds {smallest(weight)}, so the score is not convex: let its "
+                    "parametrization end in values >= 0"
+                )
 
     def require_convex(self, feature_shape: Sequence[int] | None = None) -> None:
         """Raise ValueError naming the layer with which the score is not proved to be convex.

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from fcnn.certificates import NORMS, check_norm
 
+# What a map's values come from.
+COMPUTES = ("forward", "__call__")
+
 
 class FeatureMap(nn.Module, ABC):
     """Base class of feature maps: x (N, *shape) -> phi(x) (N, *feature shape).
@@ -100,15 +103,15 @@ class FeatureMap(nn.Module, ABC):
     def _written_for_forward(self, promise: str) -> bool:
         """Whether a method is of the class that defines ``forward``, or of one derived from that class."""
         kinds = type(self).__mro__
-        written = {
-            name: next(i for i, kind in enumerate(kinds) if name in vars(kind))
-            for name in (promise, "forward")
-        }
-        return promise in vars(self) or (written[promise] <= written["forward"] and not self._altered())
+        promised, *computed = (
+            next(i for i, kind in enumerate(kinds) if name in vars(kind)) for name in (promise, *COMPUTES)
+        )
+        return promise in vars(self) or (promised <= min(computed) and not self._altered())
 
     def _altered(self) -> bool:
         """Whether this one object has a ``forward`` of its own, or hooks that change what comes out."""
-        return bool("forward" in vars(self) or self._forward_hooks or self._forward_pre_hooks)
+        own = any(name in vars(self) for name in COMPUTES)
+        return bool(own or self._forward_hooks or self._forward_pre_hooks)
 
 
 class Identity(FeatureMap):

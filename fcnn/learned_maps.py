@@ -1,7 +1,7 @@
 """Feature maps that are learned: the layers of any Lipschitz network, with the constants that it declares."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fcnn.certify import certify_batch
 from fcnn.classifier import FeatureConvexClassifier
 from fcnn.feature_maps import FeatureMap
+from fcnn.score import check_inputs
 
 LARGEST_REACH = 1e6
 # (layers, norm) -> (L, q): ||layers(x) - layers(y)||_q <= L ||x - y||_p, p being the norm.
@@ -77,12 +78,17 @@ def certify_through_map(
 
     A radius rho of the head at phi(x), in the norm q that the map lands in, is one of rho / Lip_{p->q}(phi) at x:
     inside it phi(x') stays closer than rho to phi(x). certificate: "closed_form" or "refined", the latter close to the
-    distance of phi(x) from where the head is not positive. Raises ValueError for a network that is not convex.
+    distance of phi(x) from where the head is not positive. Raises ValueError for a network that is not convex, and for
+    a map that is not what its constants and its rounding are of.
     """
-    frozen = classifier.frozen()
-    feature_map = frozen.feature_map
-    if not isinstance(feature_map, LipschitzMap):
-        raise ValueError(f"{type(feature_map).__name__} is no LipschitzMap: use classifier.certify")
+    check_inputs(x)
+    kind = type(classifier.feature_map)
+    if getattr(kind, "forward", None) is not LipschitzMap.forward:
+        raise ValueError(
+            f"{kind.__name__} is no LipschitzMap, or changes its forward: use classifier.certify"
+        )
+    certified = classifier.certified(x)
+    frozen, feature_map = certified.frozen, cast(LipschitzMap, certified.frozen.feature_map)
     head = FeatureConvexClassifier(frozen.network, threshold=float(frozen.threshold))
     features = torch.cat([feature_map(batch) for batch in frozen.batches(x)])
     radii: dict[str, Tensor] = {}
@@ -91,8 +97,9 @@ def certify_through_map(
         landing = feature_map.lands_in(norm)
         if landing not in found:
             found[landing] = certify_batch(head, features, (landing,), certificate, domain="free")[landing]
-        radius = found[landing] / feature_map.lipschitz(norm, to=landing)
+        constant = certified.constant(norm)
+        radius = found[landing] / constant
         # An infinite radius is one of a score that is positive whatever the features are.
         error = feature_map.rounding(feature_map.layers, x.double(), norm, radius.clamp(max=LARGEST_REACH))
-        radii[norm] = (radius - 2 * error / feature_map.lipschitz(norm, to=landing)).clamp(min=0)
+        radii[norm] = (radius - 2 * error / constant).clamp(min=0)
     return radii

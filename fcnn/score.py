@@ -20,6 +20,8 @@ BYTES_PER_FLOAT64 = 8
 # A network's pass over more numbers than this falls out of a processor's caches.
 PASSED_FLOATS = 2**21
 SAMPLED = 8
+# What a certificate is about: a class that changes one of these would be certified for another function.
+FUNCTIONS = ("score", "predict", "feature_tangent", "tangent", "batches")
 
 
 class FeatureConvexScore(nn.Module):
@@ -50,10 +52,20 @@ class FeatureConvexScore(nn.Module):
         """Return the function that is certified: a float64 copy in evaluation mode without parameter gradients.
 
         A new copy for each call, the caller's own. Raises ValueError naming the layer when a weight that must be
-        non-negative is not.
+        non-negative is not, and for a class that changes the score.
         """
+        self.require_own_functions()
         self.network.require_nonnegative()
         return float64_copy(self)
+
+    def require_own_functions(self) -> None:
+        """Raise ValueError where what predicts or what is certified comes from outside this package."""
+        for name in FUNCTIONS:
+            kind = next((kind for kind in type(self).__mro__ if name in vars(kind)), FeatureConvexScore)
+            if name in vars(self) or not kind.__module__.startswith("fcnn."):
+                raise ValueError(
+                    f"{type(self).__name__} changes {name}, so nothing can be certified: change the network"
+                )
 
     def kept(self) -> Self:
         """Return a float64 copy in evaluation mode that is made anew only when something has changed; do not alter it.
@@ -134,10 +146,7 @@ class CertifiedScore:
     @torch.no_grad()
     def prove(cls, frozen: FeatureConvexScore, x: Tensor) -> Self:
         """Prove what a certificate needs, see ``ConvexNetwork.proof``; x (N, *shape) says where it is to be used."""
-        if type(frozen).score is not FeatureConvexScore.score:
-            raise ValueError(
-                f"{type(frozen).__name__} changes score, so nothing can be certified: change the network"
-            )
+        frozen.require_own_functions()
         frozen.network.require_nonnegative()
         frozen.pass_size(x)  # refuses inputs of a wrong shape, in the words of the network
         given = x[:SAMPLED].detach().double()

@@ -24,6 +24,7 @@ UNTRACEABLE = (
     UnsupportedOperatorException,
     GuardOnDataDependentSymNode,
 )
+OWN_FUNCTION = "autograd.Function"
 MARK = torch.ops.aten.alias.default
 
 
@@ -52,7 +53,15 @@ class Traced:
 
 def float64_copy(model: nn.Module, device: torch.device) -> nn.Module:
     """A copy of the network that computes in float64 and evaluation mode."""
-    return copy.deepcopy(model).to(device=device, dtype=torch.float64).eval().requires_grad_(False)
+    try:
+        copied = copy.deepcopy(model)
+    except RuntimeError as error:
+        raise UnreadableNetwork(
+            type(model).__name__,
+            "holds a tensor computed from others, which cannot be copied: make weight norm or pruning permanent "
+            "(remove_weight_norm, prune.remove), or use torch.nn.utils.parametrizations",
+        ) from error
+    return copied.to(device=device, dtype=torch.float64).eval().requires_grad_(False)
 
 
 def trace(
@@ -81,6 +90,12 @@ def trace(
         except UNTRACEABLE as error:
             raise UnreadableNetwork(
                 type(model).__name__, "has control flow that depends on its input: write it without"
+            ) from error
+        except RuntimeError as error:
+            if OWN_FUNCTION not in str(error):
+                raise
+            raise UnreadableNetwork(
+                type(model).__name__, f"has an {OWN_FUNCTION} of its own: write it with torch's operators"
             ) from error
     return Traced(network, graph, _layers(graph, marks))
 

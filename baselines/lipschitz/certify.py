@@ -15,6 +15,8 @@ from baselines.lipschitz.rounding import UNIT, score_error
 
 # Layers that increase no distance in any norm: they move, copy, sort or translate coordinates.
 ONE_LIPSCHITZ = (nn.Flatten, nn.PixelUnshuffle, nn.ZeroPad2d, ChannelPad, MaxMin, MeanShift)
+KNOWN = (nn.Sequential, ConvexResidual, nn.Linear, *ONE_LIPSCHITZ)
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 ORDER = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
 # Relative shave for the rounding of the constants (eigenvalues of n rows err by about n 1e-16).
 BOUND_SLACK = 1e-9
@@ -44,8 +46,10 @@ def certify_at_thresholds(
     features: int | None = None,
 ) -> list[dict[str, Tensor]]:
     """Return what ``certify`` returns with each of the thresholds, at the price of one pass for all."""
-    if network.training or network.threshold.dtype != torch.float64:
+    training = any(module.training for module in network.modules())
+    if training or network.threshold.dtype != torch.float64:
         raise ValueError("certificates need float64 and evaluation mode: call network.double().eval() first")
+    require_unaltered(network, LipschitzNetwork)
     with torch.no_grad():
         x = x.double()
         score, features = network.body(x).squeeze(1), features or x[0].numel()
@@ -77,6 +81,8 @@ def lipschitz_bound(module: nn.Module, norm: str) -> float:
 
 def layer_bound(module: nn.Module, norm: str) -> tuple[float, str]:
     """The bound from ``norm``, and the norm that distances are measured in behind the module."""
+    known = next((kind for kind in KNOWN if isinstance(module, kind)), None)
+    require_unaltered(module, known or _declares(module))
     if isinstance(module, nn.Sequential):
         product = 1.0
         for layer in module:
@@ -95,6 +101,26 @@ def layer_bound(module: nn.Module, norm: str) -> tuple[float, str]:
     raise ValueError(
         f"no Lipschitz bound in {norm} for layer {type(module).__name__}: use layers made for {norm}"
     )
+
+
+def require_unaltered(module: nn.Module, kind: type[nn.Module]) -> None:
+    """Raise ValueError where a module computes anything else than what a bound of that kind is about."""
+    own = vars(module)
+    if (
+        type(module).forward is not kind.forward
+        or type(module).__call__ is not nn.Module.__call__
+        or any(own[hooks] for hooks in HOOKS)
+        or "forward" in own
+    ):
+        raise ValueError(
+            f"layer {type(module).__name__} changes what {kind.__name__} computes (a hook, or another forward), so "
+            "its Lipschitz bound is not known: write it as a layer with a lipschitz_bound of its own"
+        )
+
+
+def _declares(module: nn.Module) -> type[nn.Module]:
+    """The class whose ``lipschitz_bound`` a layer has."""
+    return next((kind for kind in type(module).__mro__ if "lipschitz_bound" in vars(kind)), type(module))
 
 
 def _bound_of_linear(weight: Tensor, norm: str) -> tuple[float, str]:

@@ -85,7 +85,7 @@ class _Sampler:
         memory_budget: int | None,
         mutable: Tensor | None,
     ) -> None:
-        if model.training:
+        if any(module.training for module in model.modules()):
             raise ValueError(
                 "the network is in training mode, where its votes depend on the batch: call eval()"
             )

@@ -220,3 +220,30 @@ def test_large_matrices_are_kept_without_their_zeros(monkeypatch):
 def test_a_network_that_fails_by_itself_fails_with_its_own_message():
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         read(nn.Linear(3, 1), (4,))
+
+
+class Squared(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return x * x
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class Own(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Squared.apply(x)
+
+
+def test_what_cannot_be_traced_or_copied_is_refused_in_one_line():
+    pruned = nn.Sequential(nn.Linear(3, 1))
+    nn.utils.prune.l1_unstructured(pruned[0], "weight", amount=1)
+    for network, message in (
+        (nn.Sequential(nn.Linear(3, 2), Own()), r"autograd\.Function"),
+        (pruned, r"prune\.remove"),
+    ):
+        with pytest.raises(UnreadableNetwork, match=message) as caught:
+            read(network, (3,))
+        assert "\n" not in str(caught.value)

@@ -378,3 +378,45 @@ def test_distance_nets_with_huge_weights_are_certified_below_their_exact_score(s
                 inside = (moved - one).abs().amax(dim=1) < radius
                 assert (network(moved[inside]) > 0).all()
     assert certified >= (100 if size == 1e8 else 300)
+
+
+class Doubled(nn.Flatten):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+class Raised(LipschitzNetwork):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) - 0.3
+
+
+def _altered(how: str) -> LipschitzNetwork:
+    network = linf_distance_net((5,), (4,)).double().eval()
+    if how == "hook":
+        network.body[1].register_forward_hook(lambda layer, inputs, output: 2 * output)
+    elif how == "forward of one layer":
+        network.body[1].forward = lambda x: 2 * x[:, :4]
+    elif how == "subclass of a layer":
+        network.body[0] = Doubled().eval()
+    elif how == "subclass of the network":
+        network.__class__ = Raised
+    elif how == "a part in training mode":
+        network.body[2].train()
+    return network
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "hook",
+        "forward of one layer",
+        "subclass of a layer",
+        "subclass of the network",
+        "a part in training mode",
+    ],
+)
+def test_networks_that_compute_something_else_are_refused(how):
+    x = torch.rand(3, 5)
+    certify(_altered("not at all"), x, ("linf",))
+    with pytest.raises(ValueError, match="evaluation mode" if "mode" in how else "another forward"):
+        certify(_altered(how), x, ("linf",))

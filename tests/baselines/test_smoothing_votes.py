@@ -203,6 +203,10 @@ def test_batches_fit_the_memory_budget():
 def test_networks_in_training_mode_are_refused():
     with pytest.raises(ValueError, match="eval"):
         count_votes(trained_looking_mlp().train(), torch.rand(1, 12), "gaussian", 1.0, 10, seed=0)
+    partly = trained_looking_mlp()
+    next(partly.children()).train()
+    with pytest.raises(ValueError, match="eval"):
+        count_votes(partly, torch.rand(1, 12), "gaussian", 1.0, 10, seed=0)
     with pytest.raises(ValueError, match="draws = -1"):
         count_votes(trained_looking_mlp(), torch.rand(1, 12), "gaussian", 1.0, -1, seed=0)
 
