@@ -6,6 +6,21 @@ import torch
 from torch import Tensor, nn
 
 
+class _Kept:
+    """A computed weight between calls. It is no part of what its layer is: all compare equal, and a copy is empty."""
+
+    def __init__(self) -> None:
+        self.weight: Tensor | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Kept)
+
+    __hash__ = object.__hash__
+
+    def __deepcopy__(self, memo: object) -> "_Kept":
+        return _Kept()
+
+
 class CachedWeight(nn.Module, ABC):
     """A layer with a computed weight, kept between calls in evaluation mode.
 
@@ -15,7 +30,7 @@ class CachedWeight(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self._cached: Tensor | None = None
+        self._cached = _Kept()
         self.register_load_state_dict_post_hook(_forget_weight)
 
     @abstractmethod
@@ -26,10 +41,10 @@ class CachedWeight(nn.Module, ABC):
         """Return the weight; in evaluation mode a constant without gradient."""
         if self.training:
             return self.compute_weight()
-        if self._cached is None:
+        if self._cached.weight is None:
             with torch.no_grad():
-                self._cached = self.compute_weight()
-        return self._cached
+                self._cached.weight = self.compute_weight()
+        return self._cached.weight
 
     def train(self, mode: bool = True) -> "CachedWeight":
         self._forget()
@@ -40,7 +55,7 @@ class CachedWeight(nn.Module, ABC):
         return super()._apply(function, recurse)
 
     def _forget(self) -> None:
-        self._cached = None
+        self._cached.weight = None
 
 
 def _forget_weight(layer: CachedWeight, incompatible_keys: object) -> None:

@@ -173,3 +173,14 @@ def test_an_interrupted_training_ends_with_the_same_network(tmp_path):
 def test_settings_of_the_map_are_checked_like_any_others(wrong, named):
     with pytest.raises((UsageError, ValueError), match=named):
         FCNNLearnedSettings(**wrong)
+
+
+def test_the_copy_that_is_certified_stays_until_a_weight_changes(trained):
+    x = images(4)[0]
+    before = trained.model.kept()
+    trained.predict(x, seed=0)
+    radii(trained, x, "l2")
+    assert trained.model.kept() is before
+    with torch.no_grad():
+        next(trained.model.feature_map.parameters()).mul_(1.0000001)
+    assert trained.model.kept() is not before
