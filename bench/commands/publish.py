@@ -2,6 +2,7 @@
 
 import argparse
 import gzip
+import re
 import shutil
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from bench.kept.store import (
     Store,
 )
 
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 # What one run may add to the repository, and what all of them may take together.
 MAX_BYTES, MAX_TOTAL_BYTES = 20 * 2**20, 80 * 2**20
 TABLES = (RADII, PREDICTIONS, CURVES, SUMMARY, RUN)
@@ -52,9 +54,16 @@ def publish(out: Path, name: str, results: Path = RESULTS) -> Path:
     Raises UsageError for a folder that is no finished run, a run with failed cells, one of more than 20 MB, or one
     that would make the results larger than 80 MB.
     """
+    if not re.fullmatch(NAME, name):
+        raise UsageError(
+            f"the name {name!r} cannot be a folder under results/: use letters, digits, _, - and ."
+        )
     run, _, _ = Store(out).read_run()
     if run["outcomes"][Outcome.ERROR]:
         raise UsageError(f"{str(out)!r} has rows with errors: mend and run again before publishing")
+    for part in (*TABLES, FIGURES):
+        if not (out / part).exists():
+            raise UsageError(f"{str(out)!r} has no {part}: run python -m bench.compare again, then publish")
     files = [out / table for table in (*TABLES, *OPTIONAL) if (out / table).exists()]
     files += sorted((out / FIGURES).iterdir()) + experiment_files(out)
     folder = results / safe_name(name)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from baselines.branch_and_bound import Budget, Search, Status, UnsupportedNetwork, to_chain, verify
 from baselines.branch_and_bound.chain import Chain
 from bench.basics.commands import DONE
-from bench.basics.errors import UsageError
+from bench.basics.errors import UsageError, unknown
 from bench.contract import check_norms
 from bench.data import Dataset
 from bench.export.inputs import asked_inputs
@@ -168,7 +168,18 @@ def _at_radius(radius: float, rows: pd.DataFrame) -> str:
 
 
 def _earlier(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*UNIT, "method", "index"])
+    columns = [*UNIT, "method", "index"]
+    if not path.exists():
+        return pd.DataFrame(columns=columns)
+    try:
+        answers = pd.read_csv(path)
+        answers[columns]
+        return answers
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"{str(path)!r} is no table of earlier answers ({' '.join(str(error).split())}): move it away, and all is "
+            "asked anew"
+        ) from error
 
 
 def _answered(
@@ -186,6 +197,8 @@ def _radii(words: Sequence[str]) -> dict[str, tuple[float, ...]]:
     for word in words:
         norm, _, listed = word.partition("=")
         check_norms([norm])
+        if norm in radii:
+            raise UsageError(f"--radii {word!r}: {norm} is named twice, write {norm}=R,R,... once")
         try:
             radii[norm] = tuple(float(radius) for radius in listed.split(","))
         except ValueError:
@@ -195,9 +208,20 @@ def _radii(words: Sequence[str]) -> dict[str, tuple[float, ...]]:
     return radii
 
 
+def _check_cells(radii: pd.DataFrame, options: argparse.Namespace) -> None:
+    """Raise UsageError for a data set, method or seed that the run does not have."""
+    asked = {"dataset": [options.dataset], "method": options.methods, "seed": [options.seed]}
+    for what, values in asked.items():
+        known = sorted(radii[what].unique())
+        for value in values:
+            if value not in known:
+                raise unknown(f"{what} of the run", str(value), map(str, known))
+        radii = radii[radii[what].isin(values)]
+
+
 def _checked(options: argparse.Namespace) -> argparse.Namespace:
     for name in ("inputs", "jobs", "seconds"):
-        if not getattr(options, name) > 0:
+        if not 0 < getattr(options, name) < float("inf"):
             raise UsageError(f"--{name} {getattr(options, name)}: give a number > 0")
     return options
 
@@ -208,7 +232,9 @@ def run(options: argparse.Namespace) -> int:
     queries = Queries(
         _radii(options.radii), options.domain, options.inputs, options.seconds, options.operating_point
     )
-    configuration = Store(options.out).read_run()[0]["configuration"]
+    run, radii, _ = Store(options.out).read_run()
+    configuration = run["configuration"]
+    _check_cells(radii, options)
     request = DataRequest.of_run(configuration, options.dataset, options.data_dir)
     data = cached_dataset(replace(request, sensitive=options.sensitive or request.sensitive))
     answers = ask(options.out, data, options.methods, options.seed, queries, options.jobs)

@@ -10,6 +10,7 @@ from bench.data.table_files import SUFFIXES
 from bench.data.table_options import TableOptions
 
 FOR_TABLES = ("target", "split_column", "split_seed", "categorical", "drop", "impute", "perturb_categorical")
+KINDS = (*SUFFIXES, ".npz")
 
 
 def own_data(options: argparse.Namespace) -> DataRequest | None:
@@ -19,26 +20,31 @@ def own_data(options: argparse.Namespace) -> DataRequest | None:
     """
     given = getattr(options, "data", None)
     path = Path(given) if given else Path()
-    if path.suffix not in SUFFIXES:
+    kind = path.suffix.lower()
+    if kind and kind not in KINDS and path.is_file():
+        raise UsageError(
+            f"--data {given!r}: {path.suffix} files are not read: save it as one of {', '.join(KINDS)}"
+        )
+    if kind not in SUFFIXES:
         for name in FOR_TABLES:
             if getattr(options, name) is not None:
+                what = f", and --data {given!r} is none" if given else ""
                 raise UsageError(
-                    f"--{name.replace('_', '-')} belongs to a table: give --data FILE.csv or FILE.parquet"
+                    f"--{name.replace('_', '-')} belongs to a table{what}: give --data FILE.csv or FILE.parquet"
                 )
     if not given:
         return None
     immutable = tuple(options.immutable or ())
-    if path.suffix not in (*SUFFIXES, ".npz"):
+    if kind not in KINDS:
         if path.parent != Path():
             raise UsageError(
                 f"--data {given!r}: give a .csv, .parquet or .npz file, or a NAME that --list shows"
             )
         return DataRequest(given, options.data_dir, options.sensitive, immutable=immutable)
     if not path.is_file():
-        raise UsageError(
-            f"data file {given!r} does not exist: give --data a .csv, .parquet or .npz file, or a NAME"
-        )
-    table = _table(options, path) if path.suffix in SUFFIXES else None
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UsageError(f"data file {given!r} {what}: give --data a .csv, .parquet or .npz file, or a NAME")
+    table = _table(options, path) if kind in SUFFIXES else None
     return DataRequest(path.stem, path.parent, options.sensitive, table, immutable)
 
 

@@ -26,9 +26,13 @@ def read_frame(path: Path) -> pd.DataFrame:
             f"data file {str(path)!r} does not exist or is no file: give --data a .csv or .parquet file"
         )
     try:
-        frame = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+        frame = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
     except UsageError:
         raise
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path} is no text in UTF-8 (byte {error.start + 1}): save it as CSV in UTF-8"
+        ) from error
     except (ValueError, OSError, pyarrow.ArrowException, MemoryError) as error:
         raise UsageError(
             f"cannot read {path} ({reason(error)}): the file is damaged or no {path.suffix[1:]} table; write it again"
@@ -71,6 +75,8 @@ def _measure(path: Path) -> tuple[str, int]:
                 ended = bool(newline)
                 if len(header) > MOST_HEADER:
                     raise UsageError(_too_many(path, f"more than {MAX_COLUMNS:,} columns"))
+            if b"\0" in block:
+                raise UsageError(f"{path} has zero bytes, so it is no text: save it as CSV in UTF-8")
             lines, last = lines + block.count(b"\n"), block[-1:]
     return header.decode("utf-8-sig", "replace"), max(0, lines + (last != b"\n") - 1)
 

@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder
 
 from bench.basics.errors import UsageError, nearest
-from bench.data.columns import fixed, unknown_column
+from bench.data.columns import MOST_LISTED, fixed, unknown_column
 from bench.data.dataset import Column, Dataset, content_hash
 from bench.data.raw import reason
 from bench.data.table_files import read_frame
@@ -46,6 +46,15 @@ def load_table(name: str, folder: Path, options: TableOptions, sensitive: str | 
         for column in names:
             if column not in frame.columns:
                 raise unknown_column(option, column, frame.columns, str(path))
+    for option, names in (
+        ("--drop", options.drop),
+        ("--categorical", options.categorical),
+        ("--split-column", [options.split_column]),
+    ):
+        if options.target in names:
+            raise UsageError(
+                f"{option} {options.target!r}: that is the --target, which holds the classes; name another column"
+            )
     y, classes, place = _labels(frame[options.target], path, sensitive)
     if options.split_column:
         parts = split_by_column(frame[options.split_column], y, name, path)
@@ -80,6 +89,7 @@ def load_table(name: str, folder: Path, options: TableOptions, sensitive: str | 
 def _labels(target: pd.Series, path: Path, sensitive: str | None) -> tuple[np.ndarray, tuple[str, str], int]:
     """Return y (N,), the names of the sensitive and of the other class, and the sensitive one's place among two."""
     where = f"column {target.name!r} of {path} (--target)"
+    _check_plain(target, where)
     missing = int(target.isna().sum())
     if missing:
         raise UsageError(f"{where} has {missing:,} missing values: remove those rows")
@@ -95,16 +105,21 @@ def _labels(target: pd.Series, path: Path, sensitive: str | None) -> tuple[np.nd
         sensitive = "1"
     if sensitive is None:
         rest = " (against all the others)" if len(names) > 2 else ""
-        raise UsageError(f"{where} has the classes {', '.join(names)}: give --sensitive CLASS{rest}")
+        raise UsageError(f"{where} has the classes {_listed(names)}: give --sensitive CLASS{rest}")
     if sensitive not in names:
         raise UsageError(
             f"--sensitive {sensitive!r} is no class of {where}{nearest(sensitive, names)}: "
-            f"choose from {', '.join(names)}"
+            f"choose from {_listed(names)}"
         )
     others = [name for name in names if name != sensitive]
     other = others[0] if len(others) == 1 else f"not {sensitive}"
     place = names.index(sensitive) if len(names) == 2 else 1
     return (texts == sensitive).to_numpy(np.int64), (sensitive, other), place
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more
 
 
 def _kinds(frame: pd.DataFrame, options: TableOptions, path: Path) -> tuple[list[str], list[str]]:
@@ -136,7 +151,8 @@ def _kinds(frame: pd.DataFrame, options: TableOptions, path: Path) -> tuple[list
         count = frame[name].nunique()
         if count > MAX_CATEGORIES:
             raise UsageError(
-                f"column {name!r} of {path} has {count:,} categories, the first {frame[name].dropna().iloc[0]!r}: "
+                f"column {name!r} of {path} has {count:,} categories, the first "
+                f"{str(frame[name].dropna().iloc[0])[:60]!r}: "
                 f"allowed are {MAX_CATEGORIES}: leave it out with --drop {name}, or join the rare ones"
             )
     if not numbers and not categories:
@@ -157,11 +173,12 @@ def _check_numbers(column: pd.Series, where: str) -> None:
 
 def _check_texts(column: pd.Series, where: str) -> None:
     """Refuse a column that is numeric but for some values, naming the first of them, and one of lists or the like."""
-    present = column.dropna()
-    plain = present.map(lambda value: isinstance(value, str | int | float | bool | bytes | np.generic))
-    if not plain.all():
+    present = _check_plain(column, where)
+    texts = present.astype(str)
+    if pd.to_numeric(texts, errors="coerce").notna().mean() < NUMERIC_SHARE <= _with_commas(texts).mean():
         raise UsageError(
-            f"{where} holds {type(present[~plain].iloc[0]).__name__} values: allowed are numbers and texts"
+            f"{where} has numbers with commas, the first {texts[_with_commas(texts)].iloc[0][:60]!r}: write 1234.5, "
+            "without separators and with a decimal point, or name the column with --categorical"
         )
     readable = pd.to_numeric(present, errors="coerce").notna()
     if readable.mean() >= NUMERIC_SHARE:
@@ -171,6 +188,28 @@ def _check_texts(column: pd.Series, where: str) -> None:
         raise UsageError(
             f"{where} is numeric but has {what}{row}: correct it, or name the column with --categorical"
         )
+
+
+def _check_plain(column: pd.Series, where: str) -> pd.Series:
+    """Return the values that are there; refuse a column of lists or the like."""
+    present = column.dropna()
+    if (
+        types.is_numeric_dtype(column)
+        or types.is_datetime64_any_dtype(column)
+        or types.is_timedelta64_dtype(column)
+    ):
+        return present
+    plain = present.map(lambda value: isinstance(value, str | int | float | bool | np.generic))
+    if not plain.all():
+        raise UsageError(
+            f"{where} holds {type(present[~plain].iloc[0]).__name__} values: allowed are numbers and texts"
+        )
+    return present
+
+
+def _with_commas(texts: pd.Series) -> pd.Series:
+    """Which texts are numbers once their commas are taken out."""
+    return texts.str.contains(",") & pd.to_numeric(texts.str.replace(",", ""), errors="coerce").notna()
 
 
 def _first(flags: pd.Series | np.ndarray) -> int:

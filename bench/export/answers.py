@@ -1,6 +1,8 @@
 """Brings a verifier's answers back into a run's tables, as a method of their own."""
 
 import csv
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ WORDS = {
 }
 # Columns of the competitions' results, which have no header.
 COMPETITION = ["category", "onnx", "vnnlib", "preparation", "result", "seconds"]
+ASKED = ["vnnlib", "dataset", "method", "seed", "domain", "index", "radius", "reach"]
+TOOL = re.compile(r"[\w.,+-]{1,40}")
 REASON = "the verifier gave no radius: no question about this input held"
 
 
@@ -45,16 +49,19 @@ def import_answers(out: Path, results: Path, tool: str, data_dir: Path | None) -
     Raises UsageError for files that do not fit, unknown answers, and answers that contradict each other.
     """
     store = Store(out)
+    if not TOOL.fullmatch(tool):
+        raise UsageError(f"--tool {tool!r}: use 1 to 40 letters, digits and . , + - _")
     run, radii, predictions = store.read_run()
     asked = _questions(out / FOLDER / QUESTIONS)
     answered = asked.merge(_answers(results, asked), on="vnnlib")
     cells = [store.cell(*key) for key in _cells(radii)]
     methods = dict(run["methods"])
+    made: list[tuple[CellFolder, pd.DataFrame, pd.DataFrame, int]] = []
     for (dataset, method, seed), rows in answered.groupby(["dataset", "method", "seed"]):
         name = f"{tool}:{method}"
         own = (radii["dataset"] == dataset) & (radii["method"] == method) & (radii["seed"] == seed)
         cell = store.cell(dataset, name, int(seed))
-        _write_cell(cell, rows, radii[own], predictions, tool)
+        made.append((cell, *_cell_tables(cell, rows, radii[own], predictions, tool), len(rows)))
         cells = [other for other in cells if other.path != cell.path] + [cell]
         title = methods.get(method, {}).get("title", method)
         methods[name] = {
@@ -64,6 +71,9 @@ def import_answers(out: Path, results: Path, tool: str, data_dir: Path | None) -
             "guarantee": "deterministic",
             "family": "",
         }
+    for cell, new_radii, copied, count in made:  # nothing is written before all answers have been understood
+        meta = {"method": cell.method, "title": cell.method, "tool": tool, "questions": count}
+        cell.write(f"answers of {tool}", new_radii, copied, None, meta)
     text = finish_cells(store, cells, run["configuration"], methods, RunClock(), data_dir)
     counts = answered["answer"].value_counts()
     told = ", ".join(f"{counts.get(word, 0)} {word}" for word in (HOLDS, VIOLATED, TIMEOUT, OTHER))
@@ -79,10 +89,10 @@ def _cells(radii: pd.DataFrame) -> list[tuple[str, str, int]]:
 
 def _questions(path: Path) -> pd.DataFrame:
     try:
-        return with_points(
-            pd.read_csv(path, dtype={"dataset": str, "method": str, "vnnlib": str, POINT: str})
-        )
-    except (OSError, ValueError) as error:
+        asked = pd.read_csv(path, dtype={"dataset": str, "method": str, "vnnlib": str, POINT: str})
+        asked[ASKED]
+        return with_points(asked)
+    except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"{str(path)!r} cannot be read: export the questions first, with --format vnnlib"
         ) from error
@@ -95,6 +105,8 @@ def _answers(path: Path, asked: pd.DataFrame) -> pd.DataFrame:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"results {str(path)!r} cannot be read: give a CSV file") from error
     columns, rows = _columns(path, [row for row in rows if row])
+    if not rows:
+        raise UsageError(f"results {str(path)!r} have no answers below their first line")
     known = {Path(name).name: name for name in asked["vnnlib"]}
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -125,15 +137,20 @@ def _columns(path: Path, rows: list[list[str]]) -> tuple[list[str], list[list[st
 
 def _seconds(values: dict[str, str]) -> float:
     try:
-        return max(0.0, float(values.get("seconds") or 0))
-    except ValueError as error:
-        raise UsageError(f"seconds {values['seconds']!r} is not a number") from error
+        seconds = float(values.get("seconds") or 0)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UsageError(
+            f"seconds {values['seconds']!r} of {values['vnnlib']!r}: give a number >= 0, or none"
+        )
+    return seconds
 
 
-def _write_cell(
+def _cell_tables(
     cell: CellFolder, answered: pd.DataFrame, own: pd.DataFrame, predictions: pd.DataFrame, tool: str
-) -> None:
-    """Write rows for all sensitive test inputs of the method: a bracket where questions were answered."""
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return (radii, predictions) of all sensitive test inputs: a bracket where questions about one were answered."""
     frames = []
     for (point, domain), rows in answered.groupby([POINT, "domain"]):
         there = own[own[POINT] == point]
@@ -148,8 +165,7 @@ def _write_cell(
     mine = predictions["dataset"].eq(cell.dataset) & predictions["seed"].eq(cell.seed)
     mine &= predictions[POINT].isin(answered[POINT]) & predictions["method"].eq(own["method"].iloc[0])
     copied = predictions[mine].assign(method=cell.method)
-    meta = {"method": cell.method, "title": cell.method, "tool": tool, "questions": len(answered)}
-    cell.write(f"answers of {tool}", pd.concat(frames, ignore_index=True), copied, None, meta)
+    return pd.concat(frames, ignore_index=True), copied
 
 
 def _row_maker(cell: CellFolder, first: pd.Series, point: str) -> tuple[CellPlan, RowMaker]:

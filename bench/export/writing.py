@@ -1,5 +1,6 @@
 """Writes the networks and questions of a finished run, and the table that leads from a file back to its row."""
 
+import contextlib
 import csv
 import io
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from bench.kept.store import Store
 from bench.report.tables.summary import named_radii
 
 FOLDER = "vnnlib"
+ONNX, VNNLIB = "onnx", "vnnlib"
 INSTANCES, QUESTIONS = "instances.csv", "questions.csv"
 CELL = ["dataset", "method", "seed", "operating_point"]
 
@@ -46,8 +48,9 @@ def write_questions(out: Path, wanted: Wanted, data_dir: Path | None) -> Written
             if name not in set(radii[what]):
                 raise unknown(what, name, sorted(set(radii[what])))
     folder = out / FOLDER
-    for name in ("onnx", "vnnlib"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+    parts = (folder / ONNX, folder / VNNLIB)
+    for part in parts:
+        part.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     left_out, networks = [], 0
     points = points_in_order(run["configuration"], radii["operating_point"])
@@ -55,7 +58,7 @@ def write_questions(out: Path, wanted: Wanted, data_dir: Path | None) -> Written
         if not _chosen(key, wanted):
             continue
         name = safe_name("_".join(map(str, key[:3])) + file_part(key[3], points))
-        onnx = Path("onnx") / f"{name}.onnx"
+        onnx = Path(ONNX) / f"{name}.onnx"
         try:
             data = cached_dataset(DataRequest.of_run(run["configuration"], key[0], data_dir))
             write_onnx(load_method(store, data, *key), data.input_shape, folder / onnx)
@@ -66,9 +69,14 @@ def write_questions(out: Path, wanted: Wanted, data_dir: Path | None) -> Written
         at = wanted.radii or _radii(run, radii[radii["dataset"] == key[0]], key[0])
         rows += _ask_about(folder, name, onnx, key, mine, data, at, wanted)
     if not rows:
-        raise UsageError(f"no question can be written: {'; '.join(left_out) or 'no method is left'}")
+        for empty in (*parts, folder):
+            with contextlib.suppress(OSError):  # it holds an earlier export
+                empty.rmdir()
+        raise UsageError(
+            f"no question can be written: {'; '.join(dict.fromkeys(left_out)) or 'no method is left'}"
+        )
     _write_tables(folder, rows, wanted.timeout)
-    return Written(folder, networks, len(rows), tuple(left_out))
+    return Written(folder, networks, len(rows), tuple(dict.fromkeys(left_out)))
 
 
 def _chosen(key: tuple[Any, ...], wanted: Wanted) -> bool:
@@ -102,7 +110,7 @@ def _ask_about(
     for place in map(int, index):
         for radius in radii:
             question = ask(data.x_test[place], float(radius), wanted.domain, data.mutable)
-            path = Path("vnnlib") / f"{name}_{place}_{float(radius):g}.vnnlib"
+            path = Path(VNNLIB) / f"{name}_{place}_{float(radius):g}.vnnlib"
             comment = f"{key[1]} on {key[0]}, test input {place}, linf radius {radius} ({wanted.domain})"
             write_atomic(folder / path, vnnlib(question, wanted.version, comment).encode())
             written.append(

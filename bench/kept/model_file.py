@@ -14,7 +14,7 @@ from bench.kept.store import Store, read_verified
 from bench.methods import given_methods
 from bench.methods.given import GivenNetwork
 from bench.model_files import open_model
-from fcnn.checkpoints import settings_path
+from bench.model_files.parts import parts
 
 FOLDER = "model"
 RUNS_NOTHING = (".safetensors", ".onnx")
@@ -28,7 +28,7 @@ def keep(store: Store, options: argparse.Namespace, logit: int) -> dict[str, Any
     path: Path = options.model
     (store.out / FOLDER).mkdir(exist_ok=True)
     files = {}
-    for part in (path, settings_path(path)) if path.suffix == ".safetensors" else (path,):
+    for part in parts(path):
         content = part.read_bytes()
         write_atomic(store.out / FOLDER / part.name, content)
         files[part.name] = {"bytes": len(content), "sha256": checksum(content)}

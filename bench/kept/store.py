@@ -13,7 +13,7 @@ do not depend on the order in which cells finish.
 
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from bench.basics.files import (
     unseal,
     write_atomic,
 )
-from bench.kept.roc import ROC_KEY, no_roc, roc_from_parquet, roc_to_parquet
+from bench.kept.roc import ROC_COLUMNS, ROC_KEY, no_roc, roc_from_parquet, roc_to_parquet
 from bench.kept.rows import (
     PREDICTION_COLUMNS,
     RADII_COLUMNS,
@@ -293,16 +293,8 @@ class Store:
 
     def read_validation(self) -> pd.DataFrame:
         """Return validation.csv, no rows where the run has none; raise UsageError if it cannot be read."""
-        path = self.out / VALIDATION
-        if not path.exists():
-            return _validation_table([])
-        try:
-            names = dict.fromkeys(VALIDATION_COLUMNS[:4], str)
-            return pd.read_csv(path, dtype=names, keep_default_na=False)[list(VALIDATION_COLUMNS)]
-        except (OSError, ValueError, KeyError) as error:
-            raise UsageError(
-                f"{str(path)!r} cannot be read ({' '.join(str(error).split())}): run python -m bench.compare again"
-            ) from error
+        found = self._read_table(VALIDATION, VALIDATION_COLUMNS, VALIDATION_COLUMNS[:4], na_values=())
+        return _validation_table([]) if found is None else found[list(VALIDATION_COLUMNS)]
 
     def write_roc(self, table: pd.DataFrame) -> None:
         """Write roc.csv; none is left where no method of the run certifies at other thresholds."""
@@ -313,16 +305,27 @@ class Store:
 
     def read_roc_table(self) -> pd.DataFrame | None:
         """Return roc.csv of a finished run, None where it has none; raise UsageError if it cannot be read."""
-        path = self.out / ROC_TABLE
+        columns = [name for name in ROC_COLUMNS if name != "radii"]
+        return self._read_table(ROC_TABLE, columns, columns[:5], na_values=("",))
+
+    def _read_table(
+        self, name: str, columns: Sequence[str], texts: Sequence[str], na_values: Sequence[str]
+    ) -> pd.DataFrame | None:
+        """Return a table of the run, None where it has none; raise UsageError if it is damaged or lacks a column."""
+        path = self.out / name
         if not path.exists():
             return None
-        names = dict.fromkeys(("dataset", "method", "certificate", "domain", "norm"), str)
         try:
-            return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+            found = pd.read_csv(
+                path, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=list(na_values)
+            )
+            if missing := [column for column in columns if column not in found]:
+                raise ValueError(f"it has no column {missing[0]!r}")
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"{str(path)!r} cannot be read ({' '.join(str(error).split())}): run python -m bench.compare again"
             ) from error
+        return found
 
     def write_table(self, name: str, frame: pd.DataFrame) -> None:
         """Write curves.csv or summary.csv atomically, floats with all their digits."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from bench.basics.errors import UsageError, nearest, unknown
 from bench.model_files.layers import Log
 from bench.model_files.operators import FLOAT_TYPES, OPERATORS, REFUSED, layers_of
+from bench.model_files.parts import weight_files
 from bench.model_files.program import Call, Program, Recorder, UnreadError
 from bench.model_files.runtime import INSTALL_HINT, Session, agree
 
@@ -79,11 +80,8 @@ def _parse(path: Path) -> Any:
         raise UsageError(INSTALL_HINT) from error
     try:
         model = onnx.load(path, load_external_data=False)
-        if any(
-            tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data
-            for tensor in model.graph.initializer
-        ):
-            raise UsageError("it keeps weights in other files: save it as one file")
+        if weight_files(path, model):
+            onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
     except UsageError:
         raise
@@ -98,7 +96,16 @@ def _parse(path: Path) -> Any:
 def _constants(graph: Any) -> dict[str, Tensor]:
     from onnx import numpy_helper
 
-    return {tensor.name: _as_tensor(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
+    found = {tensor.name: _as_tensor(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
+    for name, tensor in found.items():
+        # A single infinite number may be a bound, of Clip or of Pad before a maximum.
+        if tensor.is_floating_point() and (
+            tensor.isnan().any() or (tensor.numel() > 1 and tensor.isinf().any())
+        ):
+            raise UsageError(
+                f"its weight {name!r} has NaN or infinite values: train it again, and export that"
+            )
+    return found
 
 
 def _as_tensor(array: np.ndarray) -> Tensor:

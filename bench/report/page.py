@@ -46,6 +46,10 @@ SCRIPTS = (
 
 def run(options: argparse.Namespace) -> int:
     """Write the report that python -m bench.report is asked for, and print its name."""
+    if options.data_dir is not None and not options.data_dir.is_dir():
+        raise UsageError(
+            f"data folder {str(options.data_dir)!r} does not exist: give --data-dir the run's data sets"
+        )
     print(write_report(options.out, options.data_dir, attack=options.attack))
     return DONE
 

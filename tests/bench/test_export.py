@@ -288,7 +288,7 @@ BAD_ANSWERS = {
     "unknown result 'hold' (did you mean 'holds'?)": "vnnlib,result\n{0},hold",
     "twice": "vnnlib,result\n{0},holds\n{0},holds",
     "contradict each other": "vnnlib,result\n{0},sat\n{1},unsat",
-    "is not a number": "vnnlib,result,seconds\n{0},holds,soon",
+    "give a number >= 0, or none": "vnnlib,result,seconds\n{0},holds,soon",
 }
 
 
@@ -311,11 +311,13 @@ def test_bad_usage_is_one_clear_line(out, data_folder, tmp_path, capsys):
         "unknown VNN-LIB version": ["--vnnlib-version", "3"],
         "give numbers > 0": ["--radii", "0"],
         "no question can be written": ["--methods", "smoothing_gaussian"],
+        "use 1 to 40 letters": ["--import", str(tmp_path / "nowhere.csv"), "--tool", "a:b"],
         "export the questions first": ["--import", str(tmp_path / "nowhere.csv")],
     }.items():
         assert export(out, data_folder, *options) == 2, message
         told = capsys.readouterr().err
         assert message in told and told.count("\n") == 1
+        assert not (out / "vnnlib").exists()
     assert main([str(tmp_path / "nothing")]) == 2
 
 

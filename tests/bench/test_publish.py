@@ -1,5 +1,6 @@
 """Publishing copies a finished run, and only such a one, into its own folder."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -47,6 +48,22 @@ def test_tables_and_figures_arrive_and_can_be_read_as_a_run(finished, tmp_path):
 def test_what_is_no_finished_run_is_refused(tmp_path):
     with pytest.raises(UsageError, match="not the output folder of a finished run"):
         publish(tmp_path, "small", tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/tmp/x", ".hidden", "a b"])
+def test_a_name_that_is_no_plain_folder_is_refused(name, finished, tmp_path):
+    with pytest.raises(UsageError, match="cannot be a folder under results/"):
+        publish(finished, name, tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("part", ["summary.csv", "curves.csv", "figures"])
+def test_a_run_that_lacks_a_part_is_refused(part, finished, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(copy / part) if part == "figures" else (copy / part).unlink()
+    with pytest.raises(UsageError, match=f"has no {part}"):
+        publish(copy, "small", tmp_path / "results")
     assert not (tmp_path / "results").exists()
 
 

@@ -1,5 +1,6 @@
 """Robust or not at given radii: answers against brute force in the plane, resuming, bad input."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -70,16 +71,47 @@ def test_a_second_call_asks_nothing_again(out, monkeypatch):
         ([*ASKED, "--radii", "l2=-1"], "positive"),
         ([*ASKED, "--radii", "l3=1"], "'l3'"),
         ([*ASKED, "--radii", "l2=1", "--seconds", "0"], "--seconds 0.0"),
-        ([*ASKED, "--radii", "l2=1", "--seed", "7"], "run python -m bench.compare again"),
+        ([*ASKED, "--radii", "l2=1", "--seed", "7"], "unknown seed of the run '7': choose from 0"),
+        ([*ASKED, "--radii", "l2=1", "--seconds", "inf"], "--seconds inf"),
+        ([*ASKED, "--radii", "l2=1", "l2=2"], "l2 is named twice"),
+        (
+            ["--dataset", "circle", "--methods", "crown", "--radii", "l2=1"],
+            "'circle' (did you mean 'circles'?)",
+        ),
+        (
+            ["--dataset", "circles", "--methods", "crow", "--radii", "l2=1"],
+            "choose from crown, linf_distance",
+        ),
         (
             ["--dataset", "circles", "--methods", "linf_distance", "--radii", "l2=1"],
             "cannot read the network",
         ),
     ],
-    ids=["no radius", "negative", "norm", "seconds", "cell", "network"],
+    ids=[
+        "no radius",
+        "negative",
+        "norm",
+        "seconds",
+        "cell",
+        "endless",
+        "twice",
+        "data set",
+        "method",
+        "network",
+    ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(out, words, message, capsys):
     assert main([str(out), *words]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert message in lines[0]
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n"], ids=["empty", "foreign"])
+def test_a_table_of_answers_that_is_none_is_not_overwritten(out, text, tmp_path, capsys):
+    copy = shutil.copytree(out, tmp_path / "run")
+    (copy / queries.ANSWERS).write_text(text)
+    assert main([str(copy), *ASKED, "--radii", "l2=0.1"]) == 2
+    told = capsys.readouterr().err
+    assert "no table of earlier answers" in told and told.count("\n") == 1
+    assert (copy / queries.ANSWERS).read_text() == text

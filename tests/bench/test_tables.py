@@ -150,7 +150,23 @@ def only_categories(frame):
         del frame[name]
 
 
+def decimal_commas(frame):
+    frame["amount2"] = frame["amount2"].map(lambda value: f"{value:.3f}".replace(".", ","))
+
+
+def raw_bytes(frame):
+    frame["amount2"] = [b"\xff\x00"] * len(frame)
+
+
+def list_labels(frame):
+    frame["label"] = [[1]] * len(frame)
+
+
 BAD = {
+    "drop_target": (None, {"drop": ("label",)}, "--drop 'label'", "--target"),
+    "commas": (decimal_commas, {}, "'amount2'", "numbers with commas", "decimal point"),
+    "bytes": (raw_bytes, {"file": "t.parquet"}, "'amount2'", "holds bytes values"),
+    "lists": (list_labels, {"file": "t.parquet"}, "'label'", "allowed are numbers and texts"),
     "target": (None, {"target": "lable"}, "'lable'", "'label'"),
     "drop": (None, {"drop": ("amount9",)}, "--drop 'amount9'", "amount0"),
     "immutable": (None, {"immutable": ("import",)}, "--immutable 'import'", "did you mean 'imports'"),
@@ -190,7 +206,8 @@ FILES = {
     "ragged.csv": (b"a,b,label\n1,2,fine\n1,2,3,4,5,fraud\n", "line 3"),
     "twice.csv": (b"a,a,label\n1,2,fine\n", "'a'"),
     "nameless.csv": (b"a,,label\n1,2,fine\n", "column 2"),
-    "binary.csv": (bytes(range(256)) * 40, "damaged"),
+    "binary.csv": (bytes(range(256)) * 40, "zero bytes"),
+    "latin.csv": ("größe,label\n1,a\n".encode("latin-1"), "no text in UTF-8 (byte 3)"),
     "wide.csv": (b"a," * 20_000 + b"label\n", "20,001 columns"),
     "not.parquet": (b"a,b\n1,2\n", "damaged"),
 }
@@ -221,6 +238,8 @@ def test_a_table_of_too_many_cells_is_refused_before_it_is_read(suffix, frame, t
         (["--data", "t.csv", "--target", "label"], "fine, fraud"),
         (["--data", "missing.csv", "--target", "label"], "does not exist"),
         (["--data", "t.csv", "--target", "label", "--datasets", "circles"], "do not go together"),
+        (["--data", "t.xlsx", "--target", "label"], ".xlsx files are not read"),
+        (["--data", ".", "--target", "label"], "--data '.' is none"),
         (["--datasets", "circles", "--target", "label"], "--target belongs to a table"),
         (["--datasets", "digits_38", "--immutable", "a"], "no named columns"),
         (
@@ -232,7 +251,8 @@ def test_a_table_of_too_many_cells_is_refused_before_it_is_read(suffix, frame, t
 def test_bad_options_end_with_exit_code_2_and_nothing_behind(
     arguments, part, frame, tmp_path, capsys, monkeypatch
 ):
-    write_csv(frame, tmp_path / "t.csv")
+    for name in ("t.csv", "t.xlsx"):
+        write_csv(frame, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.rglob("*"))
     assert compare([*arguments, "--methods", "fcnn"]) == 2

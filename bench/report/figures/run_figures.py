@@ -33,9 +33,9 @@ def draw_run(out: Path) -> list[Path]:
     Raises UsageError if ``out`` is not the output folder of a finished run, or its tables are damaged.
     """
     run, radii, predictions = Store(out).read_run()
-    written = draw_figures(run, radii, predictions, out / FIGURES, Store(out).read_validation())
-    tables = (Store(out).read_roc_table(), Store(out).read_validation())
-    return written + draw_thresholds(run, radii, predictions, *tables, out / FIGURES)
+    roc, validation = Store(out).read_roc_table(), Store(out).read_validation()
+    written = draw_figures(run, radii, predictions, out / FIGURES, validation)
+    return written + draw_thresholds(run, radii, predictions, roc, validation, out / FIGURES)
 
 
 def draw_figures(
