@@ -79,14 +79,11 @@ def trace(
     with torch.no_grad():
         network(example)  # a network that fails by itself fails here, with its own message
         marked, marks = _with_marks(copy.deepcopy(network))
-        record = make_fx(
-            functionalize(marked, remove="mutations"),
-            decomposition_table=dict(rewritten),
-            tracing_mode="fake",
-            _allow_non_fake_inputs=True,
-        )
         try:
-            graph = record(example)
+            graph = _recorded(marked, example, dict(rewritten))
+            if _mutating(graph) is not None:
+                # Some operators, such as circular padding, are written with others that fill a tensor in place.
+                graph = _recorded(graph, example, {})
         except UNTRACEABLE as error:
             raise UnreadableNetwork(
                 type(model).__name__, "has control flow that depends on its input: write it without"
@@ -97,7 +94,30 @@ def trace(
             raise UnreadableNetwork(
                 type(model).__name__, f"has an {OWN_FUNCTION} of its own: write it with torch's operators"
             ) from error
-    return Traced(network, graph, _layers(graph, marks))
+    traced = Traced(network, graph, _layers(graph, marks))
+    mutating = _mutating(graph)
+    if mutating is not None:
+        raise UnreadableNetwork(traced.describe(mutating), "fills a tensor in place: return a new one")
+    return traced
+
+
+def _recorded(network: Callable, example: Tensor, rewritten: dict[Any, Callable]) -> fx.GraphModule:
+    record = make_fx(
+        functionalize(network, remove="mutations"),
+        decomposition_table=rewritten,
+        tracing_mode="fake",
+        _allow_non_fake_inputs=True,
+    )
+    return record(example)
+
+
+def _mutating(graph: fx.GraphModule) -> fx.Node | None:
+    """The first node that changes a value in place: what it writes would be missed."""
+    for node in graph.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is not None and schema.is_mutable:
+            return node
+    return None
 
 
 def _with_marks(network: nn.Module) -> tuple[nn.Module, list[str]]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import prune
 
 from baselines.layered import UnreadableNetwork, read, reading
 from baselines.layered.network import dense
@@ -239,7 +240,7 @@ class Own(nn.Module):
 
 def test_what_cannot_be_traced_or_copied_is_refused_in_one_line():
     pruned = nn.Sequential(nn.Linear(3, 1))
-    nn.utils.prune.l1_unstructured(pruned[0], "weight", amount=1)
+    prune.l1_unstructured(pruned[0], "weight", amount=1)
     for network, message in (
         (nn.Sequential(nn.Linear(3, 2), Own()), r"autograd\.Function"),
         (pruned, r"prune\.remove"),
@@ -247,3 +248,16 @@ def test_what_cannot_be_traced_or_copied_is_refused_in_one_line():
         with pytest.raises(UnreadableNetwork, match=message) as caught:
             read(network, (3,))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "padding", [nn.CircularPad2d(1), nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular")]
+)
+def test_padding_that_is_written_in_place_is_read(padding):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        size = padding(torch.rand(1, 1, 3, 4)).numel()
+        network = nn.Sequential(padding, nn.ReLU(), nn.Flatten(), nn.Linear(size, 2)).double()
+        x = torch.randn(30, 1, 3, 4, dtype=torch.float64)
+    found = read(network, (1, 3, 4)).outputs(x.flatten(1))
+    torch.testing.assert_close(found, network(x).detach(), rtol=1e-9, atol=1e-9)
