@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bench.basics.seeds import derive_seed
 from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
+from bench.report.figures.identity import OWN
 from bench.running.provenance import RunClock
 from fcnn import ConvexMLP
 from fcnn.convex_network import ConvexNetwork
@@ -34,7 +35,7 @@ POINTS, POINTS_REDUCED = 20_000, 5_000
 EPOCHS, EPOCHS_REDUCED = 100, 40
 GRID = 400
 NETWORKS = {"convex": "convex score (ICNN)", "plain": "plain network"}
-COLORS = {"convex": "#0072B2", "plain": "#D55E00"}
+COLORS = {"convex": OWN, "plain": "0.35"}
 
 
 def disc(x: np.ndarray) -> np.ndarray:

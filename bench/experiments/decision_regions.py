@@ -22,6 +22,7 @@ from bench.data import Dataset, load_dataset
 from bench.experiments._shared import Experiment, Options, draw, experiment_command, run_as_suite
 from bench.kept.store import Store
 from bench.methods import get_method
+from bench.report.figures.identity import OWN, OWN_DARK
 from bench.report.figures.line_styles import NORM_SYMBOLS
 from bench.suites.suite import MethodEntry
 from fcnn import FeatureConvexClassifier
@@ -32,7 +33,7 @@ MAPS = {"identity": "φ(x) = x", "centered_abs": "φ(x) = (x - μ, |x - μ|)"}
 BALLS = 9
 GRID = 301
 MARGIN = 0.12
-REGION, CLOSED_FORM, REFINED, OTHER = "#CCE3F0", "#0072B2", "#D55E00", "0.45"
+REGION, CLOSED_FORM, REFINED, OTHER = "#CCE3F0", OWN, OWN_DARK, "0.45"
 
 
 def run(options: Options) -> list[Path]:
@@ -86,7 +87,7 @@ def figure(
     seed: int,
 ) -> Figure:
     """Draw a row of panels for each feature map, a panel for each norm."""
-    drawing = Figure(figsize=(9.6, 7.2), layout="constrained")
+    drawing = Figure(figsize=(9.0, 6.9), layout="constrained")
     axes = drawing.subplots(len(models), len(NORMS), sharex=True, sharey=True, squeeze=False)
     shown = spread_by_angle(data)
     for row, (name, model) in enumerate(models.items()):

@@ -93,7 +93,7 @@ def train_and_certify(
 def figure(rows: pd.DataFrame, heading: str) -> Figure:
     """Draw balanced accuracy and the median radius in each norm, means over the seeds, as heat maps."""
     summary = rows.groupby(["dataset", "norm"], as_index=False)[["balanced_accuracy", "median_radius"]].mean()
-    drawing = Figure(figsize=(8.6, 8.2), layout="constrained")
+    drawing = Figure(figsize=(9.0, 8.4), layout="constrained")
     axes = drawing.subplots(2, 2)
     first = summary[summary["norm"] == NORMS[0]]
     maps = {"balanced clean accuracy, %": grid(first, 100 * first["balanced_accuracy"])}
@@ -107,7 +107,7 @@ def figure(rows: pd.DataFrame, heading: str) -> Figure:
         for row, column in zip(*np.nonzero(~np.isnan(values)), strict=True):
             value = values[row, column]
             color = "black" if value > middle else "white"
-            ax.text(column, row, short(value), ha="center", va="center", fontsize=6, color=color)
+            ax.text(column, row, short(value), ha="center", va="center", fontsize=8, color=color)
         ax.set_xticks(DIGITS)
         ax.set_yticks(DIGITS)
         ax.set_xlabel("other digit")

@@ -17,6 +17,7 @@ from bench.experiments._shared import (
     experiment_command,
     run_as_suite,
 )
+from bench.report.figures.identity import OWN, OWN_LIGHT
 from bench.report.figures.line_styles import NORM_SYMBOLS
 from bench.report.tables.summary import summarise
 
@@ -29,10 +30,10 @@ ENTRIES = {
     "identity": {"title": "φ(x) = x", "settings": {"feature_map": "identity", "gradient_weights": {}}},
 }
 LOOK = {
-    ("centered_abs", "closed_form"): ("#0072B2", "-"),
-    ("centered_abs", "refined"): ("#0072B2", "--"),
-    ("identity", "closed_form"): ("#D55E00", "-"),
-    ("identity", "refined"): ("#D55E00", "--"),
+    ("centered_abs", "closed_form"): (OWN, "-"),
+    ("centered_abs", "refined"): (OWN, "--"),
+    ("identity", "closed_form"): (OWN_LIGHT, "-"),
+    ("identity", "refined"): (OWN_LIGHT, "--"),
 }
 
 
@@ -48,7 +49,7 @@ def run(options: Options) -> list[Path]:
 
 def figure(radii: pd.DataFrame, summary: pd.DataFrame, heading: str) -> Figure:
     """Draw certified accuracy over the radius for both maps, a panel for each norm."""
-    drawing = Figure(figsize=(9.6, 3.6), layout="constrained")
+    drawing = Figure(figsize=(9.0, 3.5), layout="constrained")
     axes = drawing.subplots(1, len(NORMS), sharey=True)
     recalls = summary.groupby("method")[["recall_sensitive", "recall_other"]].first()
     for ax, norm in zip(axes, NORMS, strict=True):

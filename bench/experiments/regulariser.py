@@ -10,17 +10,18 @@ from matplotlib.ticker import PercentFormatter
 from bench.contract import NORMS
 from bench.experiments import _cifar
 from bench.experiments._shared import Experiment, Options, draw, experiment_command, run_as_suite
+from bench.report.figures.identity import OWN, OWN_DARK, OWN_LIGHT
 from bench.report.figures.line_styles import NORM_SYMBOLS
 from bench.report.tables.summary import summarise
 
 EXPERIMENT = Experiment("regulariser", "Strength of the gradient regulariser", _cifar.REDUCED)
 STRENGTHS = (0.0, 0.0025, 0.005, 0.0075, 0.01)
 CERTIFICATES = {
-    "closed_form": ("o", "-", "#0072B2"),
-    "separable": ("s", "--", "#009E73"),
-    "refined": ("^", ":", "#D55E00"),
+    "closed_form": ("o", "-", OWN),
+    "separable": ("s", "--", OWN_LIGHT),
+    "refined": ("^", ":", OWN_DARK),
 }
-CLEAN = {"recall_sensitive": ("cats", "o", "-", "#0072B2"), "recall_other": ("dogs", "s", "--", "#D55E00")}
+CLEAN = {"recall_sensitive": ("cats", "o", "-", OWN), "recall_other": ("dogs", "s", "--", OWN_LIGHT)}
 
 
 def run(options: Options) -> list[Path]:
@@ -42,7 +43,7 @@ def run(options: Options) -> list[Path]:
 
 def figure(summary: pd.DataFrame, heading: str) -> Figure:
     """Draw the recalls, and the median radius in each norm, over the strength."""
-    drawing = Figure(figsize=(10.4, 3.2), layout="constrained")
+    drawing = Figure(figsize=(9.0, 3.0), layout="constrained")
     axes = drawing.subplots(1, 1 + len(NORMS))
     clean = summary.groupby("strength")[list(CLEAN)].first()
     for column, (label, marker, dashes, color) in CLEAN.items():

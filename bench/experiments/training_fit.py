@@ -17,6 +17,7 @@ from torch import Tensor
 from bench.basics.seeds import derive_seed
 from bench.data import load_dataset
 from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
+from bench.report.figures.identity import OWN, OWN_DARK, OWN_LIGHT
 from bench.running.provenance import RunClock
 from fcnn import CenteredAbs, ConvexMLP, FeatureConvexClassifier, Identity
 from fcnn.convex_network import ConvexNetwork
@@ -33,9 +34,9 @@ IMAGES, IMAGES_REDUCED = 0, 2_000
 EPOCHS, EPOCHS_REDUCED = 300, 30
 EVERY, EVERY_REDUCED = 10, 3
 MODELS = {
-    "convnet": ("published ConvNet, φ(x) = x", "#0072B2", "-"),
-    "mlp": ("MLP (1000, 200), φ(x) = x", "#D55E00", "--"),
-    "mlp_abs": ("MLP (1000, 200), φ(x) = (x - μ, |x - μ|)", "#009E73", ":"),
+    "convnet": ("published ConvNet, φ(x) = x", OWN, "-"),
+    "mlp": ("MLP (1000, 200), φ(x) = x", OWN_DARK, "--"),
+    "mlp_abs": ("MLP (1000, 200), φ(x) = (x - μ, |x - μ|)", OWN_LIGHT, ":"),
 }
 
 

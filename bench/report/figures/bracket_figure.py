@@ -1,5 +1,6 @@
 """The bracket in which the truth lies, drawn: certified accuracy below it, accuracy under attack above it."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from bench.report.figures.line_styles import NORM_SYMBOLS, plain_text
+from bench.report.figures.looks import NORMAL, PAGE, SMALL
 
-PANEL_WIDTH, PANEL_HEIGHT = 2.9, 1.35
+PANEL_HEIGHT = 0.85
 
 
 def bracket_figure(table: pd.DataFrame, titles: Mapping[str, str], heading: str) -> Figure:
@@ -22,32 +24,30 @@ def bracket_figure(table: pd.DataFrame, titles: Mapping[str, str], heading: str)
     order = list(dict.fromkeys([*titles, *table["method"]]))
     lines = sorted(pairs, key=lambda pair: (order.index(pair[0]), pair[1] != "free"))
     norms = [norm for norm in NORM_SYMBOLS if norm in set(table["norm"])]
-    figure = Figure(
-        figsize=(1.2 + PANEL_WIDTH * len(norms), 0.9 + PANEL_HEIGHT * len(lines)), layout="constrained"
-    )
+    figure = Figure(figsize=(PAGE, 0.7 + PANEL_HEIGHT * len(lines)), layout="constrained")
     axes = figure.subplots(len(lines), len(norms), squeeze=False, sharex="col", sharey=True)
     ends = {norm: _end(table[table["norm"] == norm]) for norm in norms}
     for row, (method, domain) in enumerate(lines):
         label = plain_text(titles.get(method, method)) + (" (box)" if domain == "box" else "")
-        axes[row, 0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
+        axes[row, 0].set_ylabel(textwrap.fill(label, 22), fontsize=SMALL, rotation=0, ha="right", va="center")
         for column, norm in enumerate(norms):
             mine = (table["method"] == method) & (table["domain"] == domain) & (table["norm"] == norm)
             _draw_bracket(axes[row, column], table[mine], ends[norm])
     for column, norm in enumerate(norms):
-        axes[0, column].set_title(NORM_SYMBOLS[norm], fontsize=9)
-        axes[-1, column].set_xlabel("radius")
+        axes[0, column].set_title(NORM_SYMBOLS[norm], fontsize=NORMAL, pad=3)
+        axes[-1, column].set_xlabel("radius", fontsize=NORMAL, labelpad=1)
         axes[0, column].set_xlim(0, ends[norm])
     axes[0, 0].set_ylim(0, 1.02)
     axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes[0, -1].legend(loc="upper right", fontsize=7)
-    figure.suptitle(plain_text(heading), fontsize=10)
+    axes[0, -1].legend(loc="upper right", fontsize=SMALL)
+    figure.suptitle(plain_text(heading), fontsize=NORMAL)
     return figure
 
 
 def _draw_bracket(ax: Axes, rows: pd.DataFrame, end: float) -> None:
-    ax.tick_params(labelsize=7)
+    ax.tick_params(labelsize=SMALL, pad=1)
     if not len(rows):
-        ax.text(0.5, 0.5, "not certified", transform=ax.transAxes, ha="center", fontsize=7, color="0.4")
+        ax.text(0.5, 0.5, "not certified", transform=ax.transAxes, ha="center", fontsize=SMALL, color="0.4")
         return
     grid = np.unique(np.concatenate([[0.0, end], *_finite(rows)]))
     certified = shares(rows["certified"].to_numpy(), grid)

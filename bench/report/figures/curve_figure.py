@@ -17,15 +17,16 @@ from bench.report.figures.line_styles import (
     NORM_SYMBOLS,
     CurveId,
     LineStyle,
+    legend_columns,
     log_axis,
     plain_text,
-    shown_length,
 )
+from bench.report.figures.looks import NORMAL, PAGE, SMALL
 from bench.report.figures.radius_axis import BROKEN, linear_radii
 
-PANEL_WIDTH, PANEL_HEIGHT = 4.0, 2.9
-LEGEND_ROW, LEGEND_CHARACTERS_PER_INCH = 0.18, 17
-ENVELOPE_LOOK: dict[str, Any] = {"linewidth": 4.0, "alpha": 0.3, "zorder": 1}
+PANEL_WIDTH, PANEL_HEIGHT = PAGE / 3, 1.75
+LEGEND_ROW = 0.125
+ENVELOPE_LOOK: dict[str, Any] = {"linewidth": 3.0, "alpha": 0.3, "zorder": 1}
 ENVELOPE_COLOR = (0.55, 0.55, 0.55)
 ENVELOPE_NOTE = "best at each radius, chosen on test inputs"
 KEY = "clean: recall of the sensitive / the other class.   (box) and short dashes: perturbed inputs stay in [0, 1].   "
@@ -53,9 +54,9 @@ def curve_figure(
         heading += f"\nno input was certified in {', '.join(missing)}"
     if not norms:
         return _only_heading(heading)
-    width = max(7.0, PANEL_WIDTH * len(norms))
-    columns = _legend_columns(styles, width)
-    height = 2 * PANEL_HEIGHT + LEGEND_ROW * math.ceil(len(styles) / columns) + 1.0
+    width = max(2 * PANEL_WIDTH, PANEL_WIDTH * len(norms))
+    columns = legend_columns([style.label for style in styles.values()], width)
+    height = 2 * PANEL_HEIGHT + LEGEND_ROW * math.ceil(len(styles) / columns) + 0.75
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(2, len(norms), squeeze=False, sharey=True)
     broken = False
@@ -65,9 +66,9 @@ def curve_figure(
             _draw_lines(ax, panel, rows, styles)
             _draw_envelopes(ax, best[best["norm"] == norm], colors)
         broken |= _finish_axes(axes[:, column], panel, norm)
-        axes[0, column].set_title(_panel_title(rows, styles, norm), fontsize=8)
-    axes[0, 0].set_ylabel("certified accuracy")
-    axes[1, 0].set_ylabel("certified accuracy")
+        axes[0, column].set_title(_panel_title(rows, styles, norm), fontsize=NORMAL, pad=3)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("certified accuracy", fontsize=NORMAL)
     _label(figure, styles, colors, heading, width, columns, KEY + HOLLOW + f" {BROKEN}" * broken)
     return figure
 
@@ -92,9 +93,10 @@ def _draw_lines(
             drawstyle="steps-pre",
             color=style.color,
             linestyle=style.dashes,
-            linewidth=1.3,
+            linewidth=1.0,
             marker=style.marker,
-            markersize=4.5,
+            markersize=3.0,
+            markeredgewidth=0.7,
             markerfacecolor=style.color if native else "white",
             markeredgecolor=style.color,
             markevery=(0.02 + 0.13 * (style.rank / len(styles)), 0.13),
@@ -121,12 +123,12 @@ def _finish_axes(axes: np.ndarray, panel: pd.DataFrame, norm: str) -> bool:
     for ax in axes:
         ax.set_ylim(-0.02, 1.03)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-        ax.set_xlabel(f"{NORM_SYMBOLS[norm]} radius")
-        ax.tick_params(labelleft=True)
+        ax.tick_params(labelleft=True, labelsize=SMALL, pad=1)
+    axes[0].set_xlabel(f"{NORM_SYMBOLS[norm]} radius", fontsize=NORMAL, labelpad=1)
     broken = linear_radii(axes[0], ends)
     axes[1].set_xlim(low, panel["radius"].max())
     log_axis(axes[1])
-    axes[1].set_xlabel(f"{NORM_SYMBOLS[norm]} radius (logarithmic)")
+    axes[1].set_xlabel(f"{NORM_SYMBOLS[norm]} radius (logarithmic)", fontsize=NORMAL, labelpad=1)
     return broken
 
 
@@ -148,13 +150,8 @@ def _panel_title(rows: pd.DataFrame, styles: Mapping[CurveId, LineStyle], norm: 
     names = [styles[tuple(key)].name for key in absent]
     title = f"{NORM_SYMBOLS[norm]} perturbations"
     if names:
-        title += "\n" + textwrap.fill(f"not certified in this norm: {', '.join(names)}", 62)
+        title += "\n" + textwrap.fill(f"not certified in this norm: {', '.join(names)}", 46)
     return title
-
-
-def _legend_columns(styles: Mapping[CurveId, LineStyle], width: float) -> int:
-    longest = max(shown_length(style.label) for style in styles.values())
-    return max(1, int((width - 0.3) / (longest / LEGEND_CHARACTERS_PER_INCH + 0.6)))
 
 
 def _label(
@@ -167,8 +164,8 @@ def _label(
     key: str,
 ) -> None:
     """Put the heading above and the legend below the panels."""
-    figure.suptitle(_wrapped(heading, width), fontsize=10)
-    handles = [style.handle(style.label, 1.3) for style in styles.values()]
+    figure.suptitle(_wrapped(heading, width), fontsize=NORMAL)
+    handles = [style.handle(style.label, 1.0) for style in styles.values()]
     handles += [
         Line2D([], [], color=color, **ENVELOPE_LOOK, label=plain_text(f"{family}: {ENVELOPE_NOTE}"))
         for family, color in families.items()
@@ -177,22 +174,24 @@ def _label(
         handles=handles,
         loc="outside lower center",
         ncols=columns,
-        fontsize=8,
+        fontsize=SMALL,
         frameon=False,
-        handlelength=4.0,
-        title=textwrap.fill(key, int(width * 14)),
-        title_fontsize=8,
+        handlelength=3.0,
+        columnspacing=1.0,
+        labelspacing=0.3,
+        title=textwrap.fill(key, int(width * 20)),
+        title_fontsize=SMALL,
     )
 
 
 def _wrapped(heading: str, width: float) -> str:
     lines = heading.splitlines()
     return "\n".join(
-        textwrap.fill(line if "$" in line else plain_text(line), int(width * 11)) for line in lines
+        textwrap.fill(line if "$" in line else plain_text(line), int(width * 16)) for line in lines
     )
 
 
 def _only_heading(heading: str) -> Figure:
-    figure = Figure(figsize=(7.0, 1.5))
-    figure.text(0.5, 0.5, _wrapped(heading, 7.0), ha="center", va="center", fontsize=10)
+    figure = Figure(figsize=(PAGE, 1.2))
+    figure.text(0.5, 0.5, _wrapped(heading, PAGE), ha="center", va="center", fontsize=NORMAL)
     return figure

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
 HEIGHTS = np.arange(0.045, 0.97, 0.03)
@@ -37,7 +36,7 @@ def name_curves(ax: Axes, curves: Sequence[NamedCurve], size: float) -> None:
         others = [path for place, path in enumerate(points) if place != number]
         text = ax.text(0, 0, curve.name, fontsize=size, va="center", zorder=5, **curve.look)
         text.set_in_layout(False)
-        text.set_path_effects([withStroke(linewidth=1.8, foreground="white", alpha=0.85)])
+        text.set_bbox({"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.3})
         extent = text.get_window_extent()
         gap = GAP * ax.figure.dpi / 72
         best = min(

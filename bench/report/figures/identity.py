@@ -31,6 +31,8 @@ FAMILY_NAMES = {
     "lipschitz": "Lipschitz",
     "linear": "linear",
 }
+# For curves that are all feature-convex networks': the family's colour, a lighter and a darker shade.
+OWN, OWN_LIGHT, OWN_DARK = FAMILIES["feature_convex"], "#6f94d6", "#03153a"
 # For methods of no family: none is near a family's colour.
 FREE_COLORS = ("#7a5230", "#6b7a00", "#5c5c78", "#b08a2e")
 # Shares of white (positive) or black (negative) mixed in: first those of the slots, then those between them. The two

@@ -21,11 +21,11 @@ from bench.report.figures.curve_figure import until_zero
 from bench.report.figures.curve_names import NamedCurve, name_curves
 from bench.report.figures.leaders import BY_ORDER, BY_VALIDATION
 from bench.report.figures.line_styles import NORM_SYMBOLS, CurveId, LineStyle, plain_text
+from bench.report.figures.looks import NORMAL, PAGE, SMALL
 from bench.report.figures.radius_axis import BROKEN, linear_radii
 
-WIDTH, PAGE, TABLE_ROW = 6.75, 9.2, 0.12
+HEIGHT, TABLE_ROW = 9.2, 0.12
 PANEL_HEIGHTS = (1.1, 1.75)
-SMALL, NORMAL = 6.0, 7.0
 TABLE_COLUMNS = 3
 OURS = "feature_convex"
 # A curve ends where fewer than this share of the inputs are certified.
@@ -64,9 +64,9 @@ def leaders_figure(rows: Sequence[LeaderRow], heading: str) -> Figure:
     """Draw the rows below each other, each with the recalls of its leaders in a small table beneath."""
     tables = [TABLE_ROW * (math.ceil(len(row.shown) / TABLE_COLUMNS) + 0.5) for row in rows]
     low, high = PANEL_HEIGHTS
-    panel = float(np.clip((PAGE - 0.9 - sum(tables)) / len(rows), low, high))
+    panel = float(np.clip((HEIGHT - 0.9 - sum(tables)) / len(rows), low, high))
     engine = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.02, hspace=0.02, wspace=0.02)
-    figure = Figure(figsize=(WIDTH, sum(tables) + panel * len(rows) + 0.75), layout=engine)
+    figure = Figure(figsize=(PAGE, sum(tables) + panel * len(rows) + 0.75), layout=engine)
     grid = figure.add_gridspec(
         *(2 * len(rows), len(NORM_SYMBOLS)),
         height_ratios=[size for table in tables for size in (panel, table)],

@@ -20,6 +20,7 @@ DASHES: dict[str, tuple[LineStyleType, ...]] = {
     "box": ((0, (4, 2)), (0, (1.2, 1.2)), (0, (4, 1.2, 1.2, 1.2)), (0, (2.5, 2.5))),
 }
 MARKERS = "os^DvPX<>*ph"
+CHARACTERS_PER_INCH = 23.5
 
 CurveId = tuple[str, str, str]
 
@@ -39,7 +40,7 @@ class LineStyle:
         """Return the curve's line and marker for a legend."""
         line = Line2D([], [], color=self.color, linestyle=self.dashes, linewidth=width, label=label)
         line.set_marker(self.marker)
-        line.set_markersize(4.5)
+        line.set_markersize(3.5)
         return line
 
 
@@ -156,6 +157,12 @@ def shown_length(label: str) -> int:
     for symbol in NORM_SYMBOLS.values():
         label = label.replace(symbol, "l1")
     return len(label)
+
+
+def legend_columns(labels: Iterable[str], width: float) -> int:
+    """Return how many columns of a legend in small print, lines and gaps included, fit into a figure (inches)."""
+    longest = max(shown_length(label) for label in labels)
+    return max(1, int((width - 0.15) / (longest / CHARACTERS_PER_INCH + 0.4)))
 
 
 def _remarks(rows: pd.DataFrame) -> str:

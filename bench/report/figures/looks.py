@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import seaborn
 from matplotlib.figure import Figure
 from PIL import Image
 
 from bench.basics.files import write_atomic
+from bench.report.figures.small_pdf import small_pdf
 
 # Nothing in a file may depend on when it was drawn.
 FILE_METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
-LOOK: Any = {"pdf.fonttype": 42, "font.family": "DejaVu Sans", "savefig.dpi": 150}
+# What a page of a paper takes: no figure is wider, or it is printed smaller; no text is smaller than 6 pt there.
+PAGE, SMALL, NORMAL = 6.75, 6.0, 7.0
+# Wide enough on a screen, where a page's width has room for more dots than in print.
+DOTS, FEWEST, MOST = 1350, 150, 200
+LOOK: Any = {"pdf.fonttype": 42, "font.family": "DejaVu Sans", "axes.linewidth": 0.7, "grid.linewidth": 0.6}
 
 
 @contextmanager
@@ -31,9 +37,11 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     written = []
     for kind, metadata in FILE_METADATA.items():
         sink = io.BytesIO()
-        figure.savefig(sink, format=kind, metadata=metadata)
+        dpi = float(np.clip(DOTS / figure.get_figwidth(), FEWEST, MOST))
+        figure.savefig(sink, format=kind, metadata=metadata, dpi=dpi)
         path = stem.with_name(f"{stem.name}.{kind}")
-        write_atomic(path, in_palette(sink.getvalue()) if kind == "png" else sink.getvalue())
+        smaller = in_palette if kind == "png" else small_pdf
+        write_atomic(path, smaller(sink.getvalue()))
         written.append(path)
     return written
 

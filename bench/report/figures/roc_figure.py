@@ -18,11 +18,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentF
 from sklearn.metrics import roc_curve
 
 from bench.kept.rows import LINE
-from bench.report.figures.line_styles import NORM_SYMBOLS, CurveId, LineStyle, plain_text
+from bench.report.figures.line_styles import NORM_SYMBOLS, CurveId, LineStyle, legend_columns, plain_text
+from bench.report.figures.looks import NORMAL, PAGE, SMALL
 from bench.report.tables.roc_table import mean_over_seeds
 
-PANEL = (3.1, 2.4)
-LEGEND_ROW = 0.17
+PANEL = (PAGE / 3, 1.65)
+LEGEND_ROW, LEGEND_TITLE = 0.12, 0.45
 SHOWN_RADII = 3
 RATES = (1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)
 KEY = (
@@ -70,47 +71,51 @@ def certified_roc_figure(shown: Thresholds, styles: Mapping[CurveId, LineStyle],
     radii = {norm: named(shown.summary[shown.summary["norm"] == norm]) for norm in norms}
     norms = [norm for norm in norms if radii[norm]]
     columns = max([2, *(len(radii[norm]) for norm in norms)])
-    figure = Figure(
-        figsize=(PANEL[0] * columns + 0.3, PANEL[1] * (len(norms) + 1) + 0.9), layout="constrained"
-    )
+    height = PANEL[1] * (len(norms) + 1) + _legend_height(styles, columns) + 0.4
+    figure = Figure(figsize=(PANEL[0] * columns, height), layout="constrained")
     axes = figure.subplots(len(norms) + 1, columns, squeeze=False, sharey=True)
     _draw_usual(axes[0, 0], shown, styles)
     for ax in axes[0, 1:]:
         ax.set_axis_off()
-    _legend(figure, axes[0, 1], styles)
+    _legend(figure, styles, columns)
     for row, norm in zip(axes[1:], norms, strict=True):
         for number, ax in enumerate(row, start=1):
             if number > len(radii[norm]):
                 ax.set_axis_off()
                 continue
             draw_roc(ax, shown, norm, f"certified_recall_{number}", f"certified_accuracy_{number}", styles)
-            ax.set_title(f"certified at {NORM_SYMBOLS[norm]} radius {radii[norm][number - 1]:g}", fontsize=8)
+            ax.set_title(
+                f"certified at {NORM_SYMBOLS[norm]} radius {radii[norm][number - 1]:g}",
+                fontsize=NORMAL,
+                pad=3,
+            )
     for ax in (ax for ax in axes.flat if ax.axison):
         rate_axis(ax, shown.others)
         ax.set_ylim(-0.02, 1.03)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     for row in axes:
-        row[0].set_ylabel("recall, sensitive class", fontsize=8)
-    figure.suptitle(_wrapped(heading, columns), fontsize=10)
+        row[0].set_ylabel("recall, sensitive class", fontsize=NORMAL)
+    figure.suptitle(_wrapped(heading, columns), fontsize=NORMAL)
     return figure
 
 
 def median_figure(shown: Thresholds, styles: Mapping[CurveId, LineStyle], heading: str) -> Figure:
     """Draw, in each norm, the median radius of all sensitive test inputs over the other class's recall."""
     norms = [norm for norm in NORM_SYMBOLS if (shown.summary["norm"] == norm).any()]
-    rows = math.ceil(len(styles) / len(norms))
-    figure = Figure(figsize=(max(7.0, 3.3 * len(norms)), 3.4 + LEGEND_ROW * rows + 0.6), layout="constrained")
+    columns = max(2, len(norms))
+    size = (PANEL[0] * columns, 2.4 + _legend_height(styles, columns))
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(norms), squeeze=False)[0]
     for ax, norm in zip(axes, norms, strict=True):
         draw_roc(ax, shown, norm, "median_radius", "median_radius", styles)
         rate_axis(ax, shown.others)
         ax.invert_xaxis()
         ax.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: _share(1 - rate, shown.others)))
-        ax.set_xlabel("recall of the other class")
+        ax.set_xlabel("recall of the other class", fontsize=NORMAL, labelpad=1)
         ax.set_ylim(bottom=0)
-        ax.set_ylabel(f"median {NORM_SYMBOLS[norm]} radius")
-    _legend(figure, None, styles, columns=len(norms))
-    figure.suptitle(_wrapped(heading, len(norms)), fontsize=10)
+        ax.set_ylabel(f"median {NORM_SYMBOLS[norm]} radius", fontsize=NORMAL)
+    _legend(figure, styles, columns)
+    figure.suptitle(_wrapped(heading, columns), fontsize=NORMAL)
     return figure
 
 
@@ -130,13 +135,13 @@ def _draw_usual(ax: Axes, shown: Thresholds, styles: Mapping[CurveId, LineStyle]
         for _, mine in rows.groupby("seed", sort=True):
             # The first point, where nothing is called sensitive, is not on a logarithmic axis.
             rate, recall = (values[1:] for values in usual_roc(mine))
-            ax.step(_shown_rate(rate, shown.others), recall, where="post", color=style.color, linewidth=1.2)
+            ax.step(_shown_rate(rate, shown.others), recall, where="post", color=style.color, linewidth=1.0)
     summary = shown.summary.drop_duplicates(["method", "operating_point"])
     for row in summary.to_dict("records"):
         key = next((key for key in styles if key[0] == row["method"]), None)
         if key is not None:
             _mark(ax, 1 - row["recall_other"], row["recall_sensitive"], shown.others, styles[key])
-    ax.set_title("radius 0: the usual ROC", fontsize=8)
+    ax.set_title("radius 0: the usual ROC", fontsize=NORMAL, pad=3)
 
 
 def usual_roc(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +171,7 @@ def draw_roc(
         style, curve = styles[key], curve.sort_values("false_positives")
         rate = _shown_rate(curve["false_positives"] / curve["others"], shown.others)
         # Between two thresholds of the grid nothing more is claimed than at the stricter one.
-        width = 2.2 if key in bold else 1.2
+        width = 2.2 if key in bold else 1.0
         look: dict[str, Any] = {"color": style.color, "linestyle": style.dashes, "linewidth": width}
         ax.step(rate, curve[column], where="post", **look)
         paths[key] = (rate, curve[column].to_numpy())
@@ -195,7 +200,8 @@ def _mark(ax: Axes, rate: float, value: float, others: int, style: LineStyle, ho
     look: dict[str, Any] = {
         "color": style.color,
         "marker": style.marker,
-        "markersize": 4.5,
+        "markersize": 3.5,
+        "markeredgewidth": 0.7,
         "markerfacecolor": face,
     }
     ax.plot(_shown_rate(np.array([rate]), others), [value], linestyle="none", zorder=3, **look)
@@ -216,27 +222,38 @@ def rate_axis(ax: Axes, others: int) -> None:
     ax.xaxis.set_major_formatter(
         FuncFormatter(lambda rate, _: "0" if rate < 0.9 / others else f"{100 * rate:g} %")
     )
-    ax.set_xlabel("false positive rate", fontsize=8)
-    ax.tick_params(labelleft=True, labelsize=7)
+    ax.set_xlabel("false positive rate", fontsize=NORMAL, labelpad=1)
+    ax.tick_params(labelleft=True, labelsize=SMALL, pad=1)
 
 
 def _share(share: float, others: int) -> str:
     return "100 %" if 1 - share < 0.9 / others else f"{100 * share:g} %"
 
 
-def _legend(figure: Figure, ax: Axes | None, styles: Mapping[CurveId, LineStyle], columns: int = 1) -> None:
-    handles = [style.handle(style.name, 1.2) for style in styles.values()]
-    look = {"handles": handles, "fontsize": 7, "frameon": False, "handlelength": 3.5, "title_fontsize": 7}
-    if ax is None:
-        title = textwrap.fill(KEY, 60 * columns)
-        figure.legend(loc="outside lower center", ncols=columns, title=title, **look)
-    else:
-        legend = ax.legend(
-            loc="upper left", ncols=1 if len(styles) < 12 else 2, title=textwrap.fill(KEY, 60), **look
-        )
-        # It may reach over the empty place beside it, and must not push the panels apart.
-        legend.set_in_layout(False)
+def _legend(figure: Figure, styles: Mapping[CurveId, LineStyle], panels: int) -> None:
+    """Put the names and the key below all panels, of which ``panels`` stand side by side."""
+    handles = [style.handle(style.name, 1.0) for style in styles.values()]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=_columns(styles, panels),
+        fontsize=SMALL,
+        frameon=False,
+        handlelength=3.0,
+        columnspacing=1.0,
+        labelspacing=0.3,
+        title=textwrap.fill(KEY, 47 * panels),
+        title_fontsize=SMALL,
+    )
+
+
+def _legend_height(styles: Mapping[CurveId, LineStyle], panels: int) -> float:
+    return LEGEND_TITLE + LEGEND_ROW * math.ceil(len(styles) / _columns(styles, panels))
+
+
+def _columns(styles: Mapping[CurveId, LineStyle], panels: int) -> int:
+    return legend_columns([style.name for style in styles.values()], PANEL[0] * panels)
 
 
 def _wrapped(heading: str, columns: int) -> str:
-    return "\n".join(textwrap.fill(plain_text(line), 36 * max(2, columns)) for line in heading.splitlines())
+    return "\n".join(textwrap.fill(plain_text(line), 40 * max(2, columns)) for line in heading.splitlines())

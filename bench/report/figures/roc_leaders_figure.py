@@ -9,8 +9,9 @@ from matplotlib.ticker import PercentFormatter
 
 from bench.kept.rows import LINE
 from bench.report.figures.curve_names import NamedCurve, name_curves
-from bench.report.figures.leaders_figure import NORMAL, OURS, SMALL, WIDTH, LeaderRow, chosen_by
+from bench.report.figures.leaders_figure import OURS, LeaderRow, chosen_by
 from bench.report.figures.line_styles import NORM_SYMBOLS, CurveId, plain_text
+from bench.report.figures.looks import NORMAL, PAGE, SMALL
 from bench.report.figures.roc_figure import Thresholds, draw_roc, marked, named, rate_axis
 
 HEIGHT = 2.7
@@ -30,7 +31,7 @@ def roc_leaders_figure(shown: Thresholds, row: LeaderRow, heading: str) -> Figur
     if not norms:
         return None
     engine = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.02, wspace=0.02)
-    figure = Figure(figsize=(WIDTH, HEIGHT), layout=engine)
+    figure = Figure(figsize=(PAGE, HEIGHT), layout=engine)
     names = []
     for ax, norm in zip(figure.subplots(1, len(norms), squeeze=False, sharey=True)[0], norms, strict=True):
         place = (len(radii[norm]) + 1) // 2
