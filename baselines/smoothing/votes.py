@@ -113,11 +113,11 @@ class _Sampler:
 
         indices = [index for index, _, _ in jobs]
         if self.threads == 1 or len(jobs) < 2:
-            yield from zip(indices, list(starmap(work, jobs)), strict=True)
+            yield from zip(indices, starmap(work, jobs), strict=True)
             return
         # One thread per core, each making its own noise: the noise would else be made by one core while others wait.
         with _single_threaded_operators(), ThreadPoolExecutor(self.threads) as pool:
-            yield from zip(indices, list(pool.map(work, *zip(*jobs, strict=True))), strict=True)
+            yield from zip(indices, pool.map(work, *zip(*jobs, strict=True)), strict=True)
 
     def _scores(self, index: int, part: int, count: int) -> Tensor:
         """Return (count,) scores of one batch of draws for one input."""

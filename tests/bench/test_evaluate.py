@@ -184,3 +184,18 @@ def test_calibration_sees_the_split_it_is_told():
         radii = Evaluation(Noting(), data, plan(calibrate=choice, test_inputs=30)).run().radii
         assert set(radii["calibrated_on"]) == {choice}
     assert seen == [len(data.y_val), 30]
+
+
+class Seeing(MeanThreshold):
+    def calibrations(self, x, y, seed, points):
+        self.seen = x, y
+        return super().calibrations(x, y, seed, points)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_thresholds_are_chosen_on_the_inputs_of_the_split_with_their_own_labels(split):
+    data, method = blobs(), Seeing()
+    Evaluation(method, data, plan(calibrate=split, test_inputs=20)).run()
+    index = chosen_test_inputs(data, 20)
+    chosen = {"validation": (data.x_val, data.y_val), "test": (data.x_test[index], data.y_test[index])}
+    assert all(np.array_equal(seen, own) for seen, own in zip(method.seen, chosen[split], strict=True))

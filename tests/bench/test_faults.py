@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -116,6 +117,20 @@ def test_a_batch_that_does_not_fit_is_halved():
     halved = Evaluation(OutOfMemory(), blobs(), plan()).run()
     assert not halved.errors
     pd.testing.assert_frame_equal(without_timing(whole), without_timing(halved.radii))
+
+
+def test_halves_of_a_batch_are_told_where_they_start_so_that_each_has_noise_of_its_own():
+    started = []
+
+    def small_only(start, batch):
+        if len(batch) > 2:
+            raise MemoryError
+        started.append((start, len(batch)))
+        return {"first": batch[:, 0].numpy()}
+
+    parts = in_halves(small_only, 40, torch.arange(7.0)[:, None])
+    assert started == [(40, 2), (42, 2), (44, 2), (46, 1)]
+    assert np.concatenate([part["first"] for part in parts]).tolist() == list(range(7))
 
 
 def test_halving_ends_at_one_input_and_leaves_other_errors_alone():

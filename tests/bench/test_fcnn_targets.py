@@ -6,6 +6,7 @@ from synthetic import blobs
 
 from bench.contract import FitContext, TrainingData
 from bench.methods.fcnn import FCNN, FCNNSettings
+from fcnn.convex_network import float64_copy
 from fcnn.training import TrainSettings
 
 
@@ -41,3 +42,12 @@ def test_the_short_training_leaves_the_network_as_it_was():
     before = {name: tensor.clone() for name, tensor in method.state().items()}
     method._targets(data(), FitContext(seed=3))
     assert all(torch.equal(before[name], tensor) for name, tensor in method.state().items())
+
+
+def test_thresholds_are_chosen_on_the_scores_that_certificates_are_of():
+    method = built()
+    x = data().x_val
+    low, high = method.decision_range(x, 0)
+    exact = float64_copy(method.model).score(x.double()).detach()
+    assert low.dtype == torch.float64 and torch.equal(low, exact) and torch.equal(high, exact)
+    assert not torch.equal(exact, method.score(x).detach().double())

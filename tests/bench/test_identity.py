@@ -109,7 +109,7 @@ def test_entries_of_a_method_are_shades_of_its_family_and_keep_them() -> None:
     styles = legend_styles(summary(*entries), entries)
     assert len({style.color for style in styles.values()}) == 3
     assert styles["fcnn", "c", "free"].color == to_rgb(FAMILIES["feature_convex"])
-    hue = {shade(to_rgb(FAMILIES["feature_convex"]), share / 100) for share in range(-60, 51)}
+    hue = {shade(to_rgb(FAMILIES["feature_convex"]), share / 100) for share in range(-66, 66)}
     assert all(
         min(np.abs(np.subtract(style.color, near)).max() for near in hue) < 0.02 for style in styles.values()
     )
@@ -137,3 +137,17 @@ def test_an_outside_method_gets_a_free_colour_by_its_name_alone() -> None:
 def test_runs_of_before_get_the_identity_of_the_registered_name_and_newer_ones_keep_their_own() -> None:
     assert family_and_slot("a", {"a": {"method": "sll"}}) == ("lipschitz", 1)
     assert family_and_slot("a", {"a": {"method": "sll", "kind": "bounds", "slot": 3}}) == ("bounds", 3)
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_a_family_alone_takes_shades_that_are_told_apart_by_every_colour_vision(vision: str) -> None:
+    entries = {name: {"method": "fcnn"} for name in ("fcnn", *(f"fcnn_{n}" for n in range(7)))}
+    colors = [style.color for style in legend_styles(summary(*entries), entries).values()]
+    assert colors[0] == to_rgb(FAMILIES["feature_convex"])
+    distances = [
+        np.linalg.norm(lab(one, vision) - lab(other, vision)) for one, other in combinations(colors, 2)
+    ]
+    lightness = sorted(lab(color)[0] for color in colors)
+    assert (
+        min(distances) >= 5 and min(np.diff(lightness)) >= 3
+    )  # more than twice, and once, what the eye just sees

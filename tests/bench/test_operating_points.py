@@ -10,6 +10,7 @@ from synthetic import MeanThreshold, blobs, plan, tensor
 
 from bench.basics.errors import UsageError
 from bench.calibration import (
+    BALANCED_POINT,
     Calibration,
     OperatingPoint,
     ThresholdedScore,
@@ -226,3 +227,9 @@ def test_calibrations_without_thresholds_and_the_given_one_are_points_too():
     assert set(rows["operating_point"]) == {"given"} and rows["calibration_others"].isna().all()
     assert Calibration("given", None).others is None
     assert Curve("exact").norms
+
+
+def test_of_two_thresholds_as_balanced_the_one_with_the_higher_smaller_recall_is_taken():
+    # Half of the sensitive inputs are right on either side of 2, but all of the others only above it.
+    scores, sensitive = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0])
+    assert calibrated_threshold(scores, sensitive, BALANCED_POINT) == 2.5

@@ -3,7 +3,6 @@
 import base64
 import gzip
 import io
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from report_page import content, embedded
 from report_runs import INPUTS, NASTY, curve, failed_rows, predictions_of, radii_of, write_images, write_run
 from synthetic import MeanSettings, MeanThreshold
 
@@ -51,14 +51,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def html(run: Path, data_folder: Path) -> str:
     return write_report(run, data_folder).read_text(encoding="utf-8")
-
-
-def embedded(html: str, name: str) -> str:
-    return re.search(rf'<script type="[a-z/]+" id="{name}">(.*?)</script>', html, re.DOTALL).group(1)
-
-
-def content(html: str) -> dict:
-    return json.loads(gzip.decompress(base64.b64decode(embedded(html, "data"))))
 
 
 def line(html: str, dataset: str, certificate: str, norm: str) -> dict:

@@ -381,3 +381,11 @@ def test_settings_of_all_kinds_fit_into_a_sealed_record(tmp_path: Path) -> None:
     assert plain(values) == {"limit": "inf", "sizes": [200, 50], "path": "data", "n": 3}
     record = unseal(seal(values))
     assert record["sizes"] == [200, 50] and record["schema_version"] == files.SCHEMA_VERSION
+
+
+def test_a_sealed_record_is_refused_when_only_its_form_was_changed() -> None:
+    sealed = seal({"seconds": 1.5, "names": ["a", "b"]})
+    for changed in (sealed + b" ", sealed.replace(b"  ", b" "), sealed.replace(b"1.5", b"1.50")):
+        with pytest.raises(DamagedFileError):
+            unseal(changed)
+    assert unseal(sealed)["seconds"] == 1.5

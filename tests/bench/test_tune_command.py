@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 import pytest
+from report_page import content
 
 from bench.compare import main as compare
 from bench.suites.suite import load_suite
@@ -48,11 +49,13 @@ def test_every_candidate_is_listed_and_goes_with_the_run(tuned):
 
 @pytest.mark.slow
 def test_tables_figures_and_report_say_how_it_was_tuned(tuned):
-    page = (tuned / "report.html").read_text()
-    assert "tuned, 0.02 minutes each" in page
-    assert "Candidates of the tuning" in page
+    shown = content((tuned / "report.html").read_text(encoding="utf-8"))
+    assert "tuned, 0.02 minutes each" in shown["notes"]
     listed = pd.read_csv(tuned / "candidates.csv")
-    assert f'"{listed["state"][0]}"' in page
+    table = pd.DataFrame(shown["candidates"]["rows"], columns=shown["candidates"]["columns"])
+    assert len(table) == len(listed) and set(table["state"]) == set(listed["state"])
+    claim, figure = (tuned / "claim.md", next((tuned / "figures").glob("*_certified_accuracy.pdf")))
+    assert figure.exists() and (not claim.exists() or "tuned, 0.02 minutes each" in claim.read_text())
 
 
 @pytest.mark.slow

@@ -6,9 +6,11 @@ hash of its name. The colours of the families differ for every kind of colour vi
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from matplotlib.colors import to_rgb
 
 from bench.methods import registered_methods
@@ -102,6 +104,16 @@ def shades(name: str, methods: Mapping[str, Mapping[str, Any]], main: bool) -> l
     own = slots[slot % len(slots)]
     shares = (own, *between) if main else between
     return [shade(base, share) for share in dict.fromkeys(shares)]
+
+
+def spread_shades(kind: str, count: int) -> list[Color]:
+    """Return a family's colour, then shades of it, each as far from those before as can be."""
+    base = to_rgb(FAMILIES[kind])
+    choice = [shade(base, share) for share in np.linspace(-0.65, 0.65, max(2 * count, 16))]
+    found = [base]
+    while len(found) < count:
+        found.append(max(choice, key=lambda color: min(math.dist(color, taken) for taken in found)))
+    return found
 
 
 def family_color(kind: str) -> Color | None:

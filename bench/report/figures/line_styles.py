@@ -11,7 +11,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.typing import LineStyleType
 
-from bench.report.figures.identity import FAMILIES, Color, family_and_slot, shades, stable_number
+from bench.report.figures.identity import (
+    FAMILIES,
+    Color,
+    family_and_slot,
+    shades,
+    spread_shades,
+    stable_number,
+)
 
 NORM_SYMBOLS = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
 # Solid where inputs are free, broken where they stay in the box; the others only when markers have run out.
@@ -95,9 +102,15 @@ def _lines_by_identity(
 def _colors(
     keys: Iterable[CurveId], methods: Mapping[str, Mapping[str, Any]]
 ) -> dict[tuple[str, str], Color]:
-    """Return a colour for each (method, certificate): its own, or the next shade of it that no other curve has."""
+    """Return a colour for each (method, certificate): its own, or the next shade of it that no other curve has.
+
+    Where a figure is of one family alone, its curves take shades as far from each other as there are.
+    """
     found: dict[tuple[str, str], Color] = {}
     entries = _lines_by_identity(keys, methods)
+    families = {family_and_slot(line[0], methods)[0] for line, _ in entries}
+    if len(entries) > 1 and len(families) == 1 and "" not in families:
+        return dict(zip((line for line, _ in entries), spread_shades(*families, len(entries)), strict=True))
     named = {str(methods.get(line[0], {}).get("method") or line[0]) for line, main in entries if main}
     for line, main in entries:
         # A suite may know a method under other names only: the first of them has its shade.
