@@ -420,3 +420,17 @@ def test_networks_that_compute_something_else_are_refused(how):
     certify(_altered("not at all"), x, ("linf",))
     with pytest.raises(ValueError, match="evaluation mode" if "mode" in how else "another forward"):
         certify(_altered(how), x, ("linf",))
+
+
+@pytest.mark.parametrize("build", [cayley_mlp, sll_mlp, bro_mlp, cayley_convnet])
+def test_a_network_centred_on_the_inputs_mean_sees_what_is_left_of_them(build):
+    torch.manual_seed(0)
+    network = build((1, 4, 4)).double().eval()
+    x, mean = torch.rand(20, 1, 4, 4, dtype=torch.float64), torch.rand(1, 4, 4, dtype=torch.float64)
+    network.threshold.fill_(network(x).detach().median())
+    before = certify(network, x, ["l1", "l2", "linf"])
+    network.centre_on(mean)
+    after = certify(network, x + mean, ["l1", "l2", "linf"])
+    for norm in before:
+        assert (after[norm] > 0).any()
+        assert torch.allclose(after[norm], before[norm], rtol=1e-9, atol=1e-12)
