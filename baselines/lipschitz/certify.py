@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from baselines.lipschitz.activations import MaxMin
 from baselines.lipschitz.layers import spectral_norm
 from baselines.lipschitz.linf import MeanShift
-from baselines.lipschitz.networks import ChannelPad, ConvexResidual, LipschitzNetwork
+from baselines.lipschitz.networks import ChannelPad, ConvexResidual, InputShift, LipschitzNetwork
 from baselines.lipschitz.rounding import UNIT, score_error
 
 # Layers that increase no distance in any norm: they move, copy, sort or translate coordinates.
-ONE_LIPSCHITZ = (nn.Flatten, nn.PixelUnshuffle, nn.ZeroPad2d, ChannelPad, MaxMin, MeanShift)
+ONE_LIPSCHITZ = (nn.Flatten, nn.PixelUnshuffle, nn.ZeroPad2d, ChannelPad, MaxMin, MeanShift, InputShift)
 ORDER = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
 # Relative shave for the rounding of the constants (eigenvalues of n rows err by about n 1e-16).
 BOUND_SLACK = 1e-9

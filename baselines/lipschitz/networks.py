@@ -28,11 +28,30 @@ class LipschitzNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x).squeeze(1) - self.threshold
 
+    def centre_on(self, mean: Tensor) -> None:
+        """Let the network see x - mean, mean (*shape), where it begins with an ``InputShift``; else change nothing."""
+        for layer in self.body:
+            if isinstance(layer, InputShift):
+                layer.mean.copy_(mean)
+
     def project(self) -> None:
         """Bring parameters back to where their layers have gradients; call it after each step of the training."""
         for layer in self.body.modules():
             if isinstance(layer, BoundedEntries):
                 layer.project()
+
+
+class InputShift(nn.Module):
+    """x (N, *shape) -> x - mean, a translation: orthogonal layers carry what all inputs share to the end."""
+
+    mean: Tensor
+
+    def __init__(self, input_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(*input_shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - self.mean
 
 
 class UnitRow(nn.Module):
@@ -78,7 +97,8 @@ class ConvexResidual(nn.Module):
 
 def cayley_mlp(input_shape: Sequence[int], hidden: Sequence[int] = (200, 50)) -> LipschitzNetwork:
     """Orthogonal dense layers with MaxMin between them."""
-    return LipschitzNetwork(nn.Sequential(nn.Flatten(), *_cayley_head(math.prod(input_shape), hidden)), "l2")
+    head = _cayley_head(math.prod(input_shape), hidden)
+    return LipschitzNetwork(nn.Sequential(InputShift(input_shape), nn.Flatten(), *head), "l2")
 
 
 def cayley_convnet(input_shape: Sequence[int], width: int = 16, dense: int = 100) -> LipschitzNetwork:
@@ -108,7 +128,9 @@ def bro_mlp(input_shape: Sequence[int], turned: Sequence[int] = (100, 100)) -> L
     """Block reflectors in input space with MaxMin between them, and a unit row."""
     features = math.prod(input_shape)
     layers = [layer for size in turned for layer in (BROLinear(features, size), MaxMin())]
-    return LipschitzNetwork(nn.Sequential(nn.Flatten(), *layers, UnitRow(features)), "l2")
+    return LipschitzNetwork(
+        nn.Sequential(InputShift(input_shape), nn.Flatten(), *layers, UnitRow(features)), "l2"
+    )
 
 
 def bro_convnet(
@@ -126,7 +148,9 @@ def sll_mlp(input_shape: Sequence[int], widths: Sequence[int] = (256, 256, 256))
     """Residual SLL blocks in input space and a unit row."""
     features = math.prod(input_shape)
     blocks = [SLLLinear(features, width) for width in widths]
-    return LipschitzNetwork(nn.Sequential(nn.Flatten(), *blocks, UnitRow(features)), "l2")
+    return LipschitzNetwork(
+        nn.Sequential(InputShift(input_shape), nn.Flatten(), *blocks, UnitRow(features)), "l2"
+    )
 
 
 def sll_convnet(
@@ -179,7 +203,7 @@ class _ConvBuilder:
                 f"input shape {tuple(input_shape)} is not an image (C, H, W): choose a dense network"
             )
         self.channels, self.height, self.width = input_shape
-        self.layers: list[nn.Module] = []
+        self.layers: list[nn.Module] = [InputShift(input_shape)]
 
     @property
     def features(self) -> int:

@@ -24,7 +24,7 @@ from baselines.lipschitz.bro import BROLinear
 from baselines.lipschitz.fourier import FourierConv2d
 from baselines.lipschitz.layers import spectral_norm
 from baselines.lipschitz.linf import HalfDifference, LinfDistance, MeanShift
-from baselines.lipschitz.networks import ChannelPad, ConvexResidual, LipschitzNetwork
+from baselines.lipschitz.networks import ChannelPad, ConvexResidual, InputShift, LipschitzNetwork
 from baselines.lipschitz.sll import SLLConv2d, SLLLinear
 
 LayerBound = Callable[[nn.Module, str], tuple[float, str]]
@@ -95,7 +95,7 @@ def _sums(layer: nn.Module, z: Tensor, norm: str) -> tuple[float, Tensor]:
     nothing = z.new_zeros(())
     if isinstance(layer, LinfDistance):
         return 2.0, layer.centre.detach().abs().max()
-    if isinstance(layer, MeanShift):
+    if isinstance(layer, MeanShift | InputShift):
         return 2.0, torch.linalg.vector_norm(layer.mean, ORDER[norm])
     if isinstance(layer, HalfDifference):
         return 2.0, nothing

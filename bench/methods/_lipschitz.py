@@ -71,6 +71,7 @@ class LipschitzMethod(Method):
 
     def fit(self, data: TrainingData, context: FitContext) -> None:
         self.model.float()
+        self.model.centre_on(data.x.mean(dim=0))
         train(
             self.model,
             self.loss,
