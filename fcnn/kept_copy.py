@@ -1,7 +1,9 @@
 """A float64 copy of a module that is kept until the module changes."""
 
+import ctypes
 import operator
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any, Self, TypeVar, cast
 
 import torch
@@ -12,6 +14,18 @@ from fcnn.convex_network import float64_copy
 STANDARD = frozenset(vars(nn.Module()))
 Kind = TypeVar("Kind", bound=nn.Module)
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _memcmp() -> Callable[[int, int, int], int] | None:
+    """C's own comparison of memory, which needs a third of PyTorch's time; None where it cannot be had."""
+    if sys.platform not in ("linux", "darwin"):
+        return None
+    function = ctypes.CDLL(None).memcmp
+    function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t), ctypes.c_int
+    return function
+
+
+same_bytes = _memcmp()
 
 
 class KeptCopy:
@@ -61,33 +75,17 @@ class _Weight:
 
     def __init__(self, tensor: Tensor) -> None:
         self.kept = tensor.detach().clone(memory_format=torch.contiguous_format)
-        self.known, self.address = tensor, tensor.data_ptr()
-        self.rows: tuple[Any, Any] | None = None
-        if tensor.device.type == "cpu" and tensor.is_contiguous():
-            # NumPy compares long rows several times as fast as PyTorch. The first is the weight's own memory, which
-            # stays its own as long as the address does.
-            self.rows = _row(tensor), _row(self.kept)
+        self.place = self.kept.data_ptr(), self.kept.nbytes
 
     def is_still(self, tensor: Tensor) -> bool:
         """Whether the weight is the same bit by bit."""
         kept = self.kept
         if tensor.shape != kept.shape or tensor.dtype != kept.dtype or tensor.device != kept.device:
             return False
-        if (
-            tensor is self.known
-            and self.rows
-            and tensor.data_ptr() == self.address
-            and tensor.is_contiguous()
-        ):
-            own, other = self.rows
-            return bool((own == other).all())
+        if same_bytes is not None and tensor.device.type == "cpu" and tensor.is_contiguous():
+            return same_bytes(tensor.data_ptr(), *self.place) == 0
         one = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
         return torch.equal(one, kept.reshape(-1).view(torch.uint8))
-
-
-def _row(tensor: Tensor) -> Any:
-    row = tensor.detach().reshape(-1).view(torch.uint8).numpy()
-    return row.view("int64") if len(row) % 8 == 0 else row
 
 
 def _weights(modules: Iterable[nn.Module]) -> list[Tensor | None]:

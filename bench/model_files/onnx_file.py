@@ -21,7 +21,7 @@ from bench.model_files.program import Call, Program, Recorder, UnreadError
 from bench.model_files.runtime import INSTALL_HINT, Session, agree
 
 CONTROL_FLOW = ("If", "Loop", "Scan")
-DOUBLE = 11
+HALF, DOUBLE = 10, 11
 SCALES = ((0.0, 1.0), (-1.0, 2.0), (-10.0, 10.0))
 CHECKED = 8
 
@@ -123,6 +123,11 @@ def _input(
         names = ", ".join(value.name for value in inputs) or "none"
         raise UsageError(f"it has {len(inputs)} inputs ({names}): a classifier has one")
     kind = inputs[0].type.tensor_type
+    if kind.elem_type == HALF:
+        raise UsageError(
+            f"its input {inputs[0].name!r} is float16: what a network computes in half precision is another function "
+            "than the one that certificates are about; export it in float32"
+        )
     if kind.elem_type not in FLOAT_TYPES:
         raise UsageError(f"its input {inputs[0].name!r} is not a floating-point tensor: export it with one")
     name, double = inputs[0].name, kind.elem_type == DOUBLE
