@@ -56,18 +56,28 @@ def claims(results: Path) -> str:
 
 
 def update(page: Path, text: str) -> bool:
-    """Put text between the marks of a page; say whether that changed it. Raises UsageError if the marks are missing."""
-    old = page.read_text(encoding="utf-8")
+    """Put text between the marks of a page; say whether that changed it. Raises UsageError as ``rewritten`` does."""
+    old, new = rewritten(page, text)
+    if new != old:
+        write_atomic(page, new.encode())
+    return new != old
+
+
+def rewritten(page: Path, text: str) -> tuple[str, str]:
+    """Return a page as it is and with text between its marks; raise UsageError if it or its marks are missing."""
+    try:
+        old = page.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"{str(page)!r} cannot be read ({error.strerror}): give --results the folder of published runs"
+        ) from error
     before, begin, rest = old.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise UsageError(
             f"{page.name} lacks the lines {BEGIN!r} and {END!r}: put them where the table belongs"
         )
-    new = f"{before}{begin}\n\n{text}\n\n{end}{after}"
-    if new != old:
-        write_atomic(page, new.encode())
-    return new != old
+    return old, f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
 def _read_published(path: Path) -> pd.DataFrame:
@@ -166,9 +176,14 @@ def run(options: argparse.Namespace) -> int:
     """Rewrite the tables in results/README.md and README.md."""
     results = options.results
     text = comparison(results)
-    if options.latex is not None:
-        write_atomic(options.latex, markdown_latex(text).encode())
     pages = {results / "README.md": text + claims(results), results.parent / "README.md": text}
+    for page, part in pages.items():
+        rewritten(page, part)  # refused before anything is written
+    if options.latex is not None:
+        if not options.latex.parent.is_dir():
+            raise UsageError(f"--latex {str(options.latex)!r}: its folder does not exist, make it first")
+        write_atomic(options.latex, markdown_latex(text).encode())
+        print(options.latex)
     for page, part in pages.items():
         print(f"{page}: {'rewritten' if update(page, part) else 'up to date'}")
     return DONE

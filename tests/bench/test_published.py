@@ -84,6 +84,41 @@ def test_the_central_claim_of_a_run_is_shown_below_the_table(results):
     assert text.index("73.4 %") < text.index("## FCNN against the rest") < text.index("### Closed form")
 
 
+def marked(results):
+    pages = [results / "README.md", results.parent / "README.md"]
+    for page in pages:
+        page.write_text(f"{BEGIN}\nold\n{END}\n")
+    return pages
+
+
+def test_the_table_is_written_for_latex_too(results, tmp_path, capsys):
+    pages, file = marked(results), tmp_path / "published.tex"
+    assert main(["--results", str(results), "--latex", str(file)]) == 0
+    text = file.read_text()
+    assert r"\begin{tabular}" in text and text.count("{") == text.count("}")
+    # One row for each published value, with its signs escaped.
+    lines = [line for line in comparison(results).splitlines() if line.startswith("| ")]
+    assert text.count(r"\\") >= len(lines) - 1
+    assert r"73.4 \%" in text and r"paper\_cpu" in text
+    assert str(file) in capsys.readouterr().out and "73.4 %" in pages[0].read_text()
+
+
+@pytest.mark.parametrize("bad", ["page", "marks", "folder"])
+def test_what_cannot_be_written_leaves_every_file_as_it_was(bad, results, tmp_path, capsys):
+    pages, file = marked(results), tmp_path / "published.tex"
+    if bad == "folder":
+        file = tmp_path / "none" / "published.tex"
+    if bad == "page":
+        pages.pop().unlink()
+    if bad == "marks":
+        pages[1].write_text("no marks")
+    before = [page.read_text() for page in pages]
+    assert main(["--results", str(results), "--latex", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("bench.published: ") and told.count("\n") == 1
+    assert [page.read_text() for page in pages] == before and not file.exists()
+
+
 def test_a_page_without_marks_and_an_unknown_quantity_are_refused(results, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("nothing here")
