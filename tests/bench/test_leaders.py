@@ -123,7 +123,7 @@ def check_print(figure: Figure) -> None:
 
 
 def check_names(ax: Axes) -> None:
-    names = [text for text in ax.texts if text.get_path_effects()]
+    names = [text for text in ax.texts if text.get_bbox_patch()]
     inside = ax.get_window_extent().padded(1)
     for name in names:
         box = name.get_window_extent()
