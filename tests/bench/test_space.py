@@ -46,3 +46,8 @@ def test_the_norm_is_filled_in_where_it_is_named():
 def test_a_space_that_makes_no_sense_is_refused_where_it_is_written(make):
     with pytest.raises(UsageError):
         make()
+
+
+def test_a_choice_may_name_the_norm_too():
+    space = SearchSpace({"keep_best": Choice("", "{norm}")}).for_norm("l1")
+    assert space.settings["keep_best"].options == ("", "l1")

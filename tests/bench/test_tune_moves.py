@@ -157,3 +157,8 @@ def test_judging_inputs_are_the_same_every_time_and_of_both_classes():
     assert (some == judged_inputs(data, 40)).all()
     assert data.y_val[some].sum() == 20
     assert len(judged_inputs(data, 0)) == len(data.y_val)
+
+
+def test_of_equally_good_candidates_the_first_is_chosen():
+    tried = [Candidate(number, "search", "finished", {}, {}, measure=1.0, meets=True) for number in (4, 2, 7)]
+    assert chosen(tried).number == 2
