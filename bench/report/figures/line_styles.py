@@ -110,7 +110,8 @@ def _colors(
     entries = _lines_by_identity(keys, methods)
     families = {family_and_slot(line[0], methods)[0] for line, _ in entries}
     if len(entries) > 1 and len(families) == 1 and "" not in families:
-        return dict(zip((line for line, _ in entries), spread_shades(*families, len(entries)), strict=True))
+        spread = spread_shades(families.pop(), len(entries))
+        return dict(zip((line for line, _ in entries), spread, strict=True))
     named = {str(methods.get(line[0], {}).get("method") or line[0]) for line, main in entries if main}
     for line, main in entries:
         # A suite may know a method under other names only: the first of them has its shade.
