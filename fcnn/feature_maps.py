@@ -58,6 +58,13 @@ class FeatureMap(nn.Module, ABC):
         """Return the q in which certificates measure the features' change when radii are asked for in ``norm``."""
         return norm
 
+    def step_error(self, x: Tensor, norm: str, reach: Tensor) -> Tensor:
+        """How much of phi(x') - phi(x) may be rounding, (N,), wherever ||x' - x||_p <= reach (N,).
+
+        0, beside the features' own, unless a map knows better: layers may pass numbers far larger than its features.
+        """
+        return torch.zeros_like(reach)
+
     @abstractmethod
     def feature_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
         """Return the shape of phi(x) for one input of shape ``input_shape``, both without the batch dimension."""

@@ -58,6 +58,9 @@ class LipschitzMap(FeatureMap):
             )
         return constant
 
+    def step_error(self, x: Tensor, norm: str, reach: Tensor) -> Tensor:
+        return 2 * self.rounding(self.layers, x, norm, reach)
+
     def settings(self) -> dict[str, Any]:
         raise ValueError(
             "a learned map consists of layers that a checkpoint of settings and weights cannot name: keep the run "

@@ -57,11 +57,17 @@ def _check_segments(network: Callable[[Tensor], Tensor], start: Tensor, end: Ten
 
 
 def check_lipschitz(
-    feature_map: Callable[[Tensor], Tensor], x: Tensor, constant: float, norm: str, to: str
+    feature_map: Callable[[Tensor], Tensor],
+    x: Tensor,
+    constant: float,
+    norm: str,
+    to: str,
+    step_error: Callable[[Tensor, str, Tensor], Tensor],
 ) -> None:
     """Raise ValueError where a feature map stretches a step by more than its constant; x (N, *shape), in float64.
 
-    norm, to: those that the step and the features' change are measured in. Steps from x and from random points of the
+    norm, to: those that the step and the features' change are measured in. step_error: see ``FeatureMap``.
+    Steps from x and from random points of the
     box, of three lengths: random ones, single coordinates, and those that power iteration finds to be stretched most.
     """
     order, order_to = ({"l1": 1.0, "l2": 2.0, "linf": math.inf}[name] for name in (norm, to))
@@ -78,8 +84,10 @@ def check_lipschitz(
             with torch.no_grad():
                 moved = length * step
                 change = _norm(feature_map(start + moved) - feature_map(start), order_to)
-                most = constant * _norm((start + moved) - start, order) * (1 + LOOSENESS)
+                length_of_step = _norm((start + moved) - start, order)
+                most = constant * length_of_step * (1 + LOOSENESS)
                 room = LOOSENESS * feature_map(start).abs().flatten(1).sum(1)
+                room = room + step_error(start, norm, length_of_step)
             if bool((change > most + room).any()):
                 raise ValueError(
                     f"{type(feature_map).__name__} stretches a step by {float((change / most).max()) * constant:.6g} "

@@ -194,7 +194,8 @@ class CertifiedScore:
             feature_map = self.frozen.feature_map
             constant = feature_map.constant(norm)
             if not _is_known(feature_map):
-                check_lipschitz(feature_map, self.sample, constant, norm, feature_map.lands_in(norm))
+                landing = feature_map.lands_in(norm)
+                check_lipschitz(feature_map, self.sample, constant, norm, landing, feature_map.step_error)
             self.constants[norm] = constant
         return self.constants[norm]
 

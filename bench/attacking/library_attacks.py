@@ -87,5 +87,6 @@ class _Scaled(nn.Module):
         points = free + (pulled - free).detach()
         value = self.score(points)
         self.best = better(self.best, Attacked(pulled, value.detach()))
-        sensitive = nn.functional.softplus(value / self.size)
+        # Where the input's own score is tiny beside this one, softplus is 0, and the library would drop the input.
+        sensitive = nn.functional.softplus(value / self.size).clamp(min=torch.finfo(value.dtype).tiny)
         return torch.stack([torch.zeros_like(sensitive), sensitive], dim=1)

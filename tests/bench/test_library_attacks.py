@@ -54,3 +54,18 @@ def test_l1_is_refused():
     score, x, _, margins = linear(2)
     with pytest.raises(UsageError, match="l1"):
         library_attacks(score, x, margins, "l1")
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_an_input_on_the_edge_stays_in_the_batch_when_it_is_misread_by_far(norm):
+    """Its own score is a millionth of a millionth of those around it."""
+
+    def score(x):
+        return x.flatten(1).sum(1) - 32.0 + 1e-12
+
+    x = torch.full((3, 1, 8, 8), 0.5, dtype=torch.float64)
+    x[1:] += 0.1
+    found = library_attacks(score, x, torch.full((3,), 0.5, dtype=torch.float64), norm)
+    scores = torch.stack([score(points) for points in found])
+    assert (scores <= score(x)).all() and (scores[:, 1:] < score(x)[1:]).all()
+    assert scores[:, 0].min() < 0

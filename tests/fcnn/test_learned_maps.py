@@ -203,3 +203,23 @@ def test_a_checkpoint_of_a_learned_map_is_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match="keep the run that trained it"):
         save_classifier(classifier(MaxAffine(7, 2), in_l2), tmp_path / "model.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_layers_whose_numbers_cancel_are_held_against_their_constant_up_to_their_own_rounding():
+    """Offsets of 1e12 that the next layer takes back leave features of size 1 with an error of 1e-4."""
+
+    class Detour(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x.flatten(1) + 1e12) - 1e12
+
+    def rounding(layers: nn.Module, x: Tensor, norm: str, reach: Tensor) -> Tensor:
+        return torch.full_like(reach, 1e12 * 2.0**-52 * 7)
+
+    def model(rounding) -> FeatureConvexClassifier:
+        learned = LipschitzMap(Detour(), lambda layers, norm: (1.0, norm), rounding, SHAPE)
+        return FeatureConvexClassifier(ConvexMLP(learned.features, (4,)), learned).double().eval()
+
+    x = torch.rand(4, *SHAPE, dtype=torch.float64)
+    assert set(certify_through_map(model(rounding), x, ["l1", "l2", "linf"])) == {"l1", "l2", "linf"}
+    with pytest.raises(ValueError, match="stretches a step"):
+        certify_through_map(model(lambda layers, x, norm, reach: torch.zeros_like(reach)), x, ["linf"])
