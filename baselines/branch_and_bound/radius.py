@@ -28,6 +28,8 @@ CROSSING_STEPS = 60
 COARSE_TOLERANCE = 0.05
 # The first radius tried, as a share of the distance to the boundary of the score linearised at the input.
 FIRST_SHARE = 0.7
+# A float64 has steps of 2e-16 of its size.
+RESOLUTION = 1e-14
 # The first try after that lies this share of the tolerance below the upper end.
 PROBE_SHARE = 0.9
 PROBE_DOMAINS = 64
@@ -173,6 +175,8 @@ class _Bracket:
         self.chain, self.x, self.norm, self.domain, self.mutable = chain, x, norm, domain, mutable
         positive = chain.score(x) > 0
         self.first = FIRST_SHARE * _first_guess(chain, x, norm, mutable)
+        # Coordinates are rounded below this: a bracket of a margin that rounding eats would be halved to nothing.
+        self.least = RESOLUTION * x.abs().amax(dim=1).clamp(min=1.0)
         self.limit, self.covers = _limits(x, norm, domain, max_radius, mutable)
         known = torch.zeros_like(self.limit) if start is None else start.to(self.limit).clamp(min=0)
         self.start = torch.where(positive, known, 0.0)
@@ -203,7 +207,8 @@ class _Bracket:
             self.reopen()
 
     def _wider_than(self, tolerance: float) -> Tensor:
-        return (self.ceiling - self.lower > tolerance * self.ceiling).nonzero()[:, 0]
+        wide = self.ceiling - self.lower > tolerance * self.ceiling
+        return (wide & (self.ceiling > self.least)).nonzero()[:, 0]
 
     def _try(
         self, index: Tensor, radius: Tensor, budget: Budget, search: Search, deadline: float | None

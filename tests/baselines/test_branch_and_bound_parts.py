@@ -8,7 +8,8 @@ from scipy.optimize import linprog
 from test_branch_and_bound import every_domain, every_norm, positive_inputs, random_chain
 from torch import nn
 
-from baselines.branch_and_bound import UnsupportedNetwork, to_chain, verify
+from baselines.branch_and_bound import Budget, UnsupportedNetwork, certify, to_chain, verify
+from baselines.branch_and_bound import radius as radius_search
 from baselines.branch_and_bound.branching import costly_neuron, split
 from baselines.branch_and_bound.region import ORDER, Region
 from baselines.branch_and_bound.relaxation import Lines, ascend, bound_score
@@ -278,3 +279,20 @@ def test_lines_enclose_the_relu():
         assert (lines.steep[0] * z + lines.offset[0] >= z.relu() - 1e-12).all()
         for slope in (lines.least[0], lines.most[0]):
             assert (slope * z <= z.relu() + 1e-12).all()
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_a_margin_that_is_lost_in_rounding_is_not_halved_to_nothing(norm, monkeypatch):
+    """Beside sums of 1e8 a margin of 1e-9 proves nothing at any radius: a few tries say so."""
+    network = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)).double().eval()
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[1e8, 0.0], [0.0, 1e8], [1e8, 1e8]]))
+        network[0].bias.zero_()
+        network[2].weight.fill_(-1.0)
+        network[2].bias.fill_(1e-9)
+    tries = []
+    whole = radius_search.verify
+    monkeypatch.setattr(radius_search, "verify", lambda *given: tries.append(1) or whole(*given))
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    found = certify(to_chain(network, (2,)), x, norm, "free", Budget(max_domains=20))
+    assert float(found.radius) < 1e-13 and len(tries) < 100

@@ -120,7 +120,7 @@ def test_shifts_and_a_radius_target_change_what_is_trained():
     plain = fitted(RECIPES["sll-mlp"]())
     for train, target in ((replace(SHORT, crop_padding=1), 0.0), (SHORT, 2.0)):
         other = fitted(SLL(SLLSettings(hidden=(8,), radius_target=target, train=train)))
-        assert not torch.equal(plain.model.body[1].raw, other.model.body[1].raw)
+        assert not torch.equal(plain.model.body[2].raw, other.model.body[2].raw)
 
 
 MNIST_TRAIN = TrainSettings(epochs=3, batch_size=128)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bench.basics.errors import UsageError
 from bench.certify.choice import obstacles
+from bench.methods.given import GivenNetwork
 from bench.model_files import open_model
 
 SHAPE = (4,)
@@ -161,10 +162,11 @@ def test_an_end_that_falls_somewhere_is_not_undone(tmp_path):
 
 def test_a_comparison_within_a_network_leaves_smoothing_and_says_why_not_bounds(tmp_path):
     network = Ended(lambda z: (z > 0.0).float() @ torch.tensor([[1.0], [-0.7]]) + 0.1, 2).eval()
-    score = open_model(write(network, "onnx", tmp_path / "net.onnx"), SHAPE).score
+    model = open_model(write(network, "onnx", tmp_path / "net.onnx"), SHAPE)
+    score = model.score
     with torch.no_grad():
         assert bool(((score(far_and_near()) > 0) == (network.double()(far_and_near())[:, 0] > 0)).all())
-    against, _ = obstacles(score, SHAPE, torch.device("cpu"))
+    against = obstacles(GivenNetwork(score, SHAPE, unread=model.unread))
     assert not against["smoothing_gaussian"] and "'gt'" in against["crown"] and "\n" not in against["crown"]
 
 
