@@ -41,7 +41,7 @@ FREE_COLORS = ("#7a5230", "#6b7a00", "#5c5c78", "#b08a2e")
 # blue families keep to their own side of middle grey, so that a dark one is never taken for a light one.
 SLOT_SHADES = (0.0, 0.3, -0.34, 0.46, -0.52, 0.16, -0.18, 0.38)
 SHADES_OF_FAMILY = {
-    "feature_convex": (0.0, 0.24, -0.45, 0.12, -0.3, 0.06, -0.16, 0.18),
+    "feature_convex": (0.0, 0.24, -0.5, 0.12, -0.3, 0.06, -0.16, 0.18),
     "lipschitz": (0.0, 0.3, -0.14, 0.5, 0.15, 0.4, -0.07, 0.22),
 }
 MORE_SHADES = (
