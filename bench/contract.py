@@ -31,7 +31,6 @@ its radius holds for more changes than are asked about. One that does sets ``res
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -43,6 +42,8 @@ from bench.basics.errors import UsageError
 from bench.basics.norms import DUAL_NORM_ORDER as DUAL_NORM_ORDER
 from bench.basics.norms import NORMS as NORMS
 from bench.basics.norms import check_norms as check_norms
+from bench.basics.radii import Outcome as Outcome
+from bench.basics.radii import Radii as Radii
 from bench.basics.space import SearchSpace
 from bench.calibration import (
     BALANCED_POINT,
@@ -51,31 +52,6 @@ from bench.calibration import (
     ThresholdedScore,
     calibrated_threshold,
 )
-
-
-class Outcome(StrEnum):
-    """What became of one test input in one norm; each says what the reader can do about it."""
-
-    CERTIFIED = "certified"
-    ABSTAINED = "abstained"
-    MISCLASSIFIED = "misclassified"
-    UNKNOWN = "unknown"
-    TIMEOUT = "timeout"
-    UNSUPPORTED = "unsupported"
-    ERROR = "error"
-
-    @property
-    def advice(self) -> str:
-        """One line for people: the meaning, and what would change it."""
-        return {
-            Outcome.CERTIFIED: "predicted sensitive with a radius that holds",
-            Outcome.ABSTAINED: "the vote was too close to call: draw more samples or use less noise",
-            Outcome.MISCLASSIFIED: "the sensitive input is predicted not sensitive: nothing to certify",
-            Outcome.UNKNOWN: "predicted sensitive, but no positive radius could be proved",
-            Outcome.TIMEOUT: "the budget ended before any radius was proved: raise the budget",
-            Outcome.UNSUPPORTED: "the method does not apply to this network or norm: see the reason",
-            Outcome.ERROR: "the method failed: see the reason and the cell's log",
-        }[self]
 
 
 @dataclass(frozen=True)
@@ -90,42 +66,6 @@ class Curve:
     domain: Literal["free", "box"] = "free"
     norms: tuple[str, ...] = NORMS
     native: tuple[str, ...] = NORMS
-
-
-@dataclass
-class Radii:
-    """Certificates of a batch in one norm on one curve.
-
-    radius: (N,) float64, the certified radius; only read where the outcome is ``certified`` and positive there
-        (``inf``: the whole domain is certified).
-    outcome: (N,) outcomes; ``from_radius`` fills them in for methods without special cases.
-    radius_upper: (N,) float64 norm of a known adversarial perturbation, ``inf`` where none is known.
-    draws: (N,) number of noise draws counted (probabilistic methods only).
-    reason: a sentence for outcomes that need one (for example the layer that is not supported).
-    """
-
-    radius: np.ndarray
-    outcome: np.ndarray
-    radius_upper: np.ndarray | None = None
-    draws: np.ndarray | None = None
-    reason: str = ""
-
-    @classmethod
-    def from_radius(cls, radius: Tensor | np.ndarray, **rest: Any) -> "Radii":
-        """Positive radii are ``certified``; a radius of 0 proves nothing and is ``unknown``."""
-        radius = np.asarray(radius.detach().cpu() if isinstance(radius, Tensor) else radius, dtype=np.float64)
-        outcome = np.where(radius > 0, Outcome.CERTIFIED, Outcome.UNKNOWN)
-        return cls(radius=radius, outcome=outcome, **rest)
-
-    def of(self, chosen: np.ndarray) -> "Radii":
-        """The certificates of the inputs ``chosen`` (N,) bool."""
-        upper, draws = (None if part is None else part[chosen] for part in (self.radius_upper, self.draws))
-        return Radii(self.radius[chosen], self.outcome[chosen], upper, draws, self.reason)
-
-    @classmethod
-    def without(cls, count: int, outcome: Outcome, reason: str) -> "Radii":
-        """A batch of ``count`` inputs that all share one outcome other than ``certified``."""
-        return cls(np.zeros(count), np.full(count, outcome, dtype=object), reason=reason)
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,8 @@ def check_lipschitz(
     """Raise ValueError where a feature map stretches a step by more than its constant; x (N, *shape), in float64.
 
     norm, to: those that the step and the features' change are measured in. step_error: see ``FeatureMap``.
-    Steps from x and from random points of the
-    box, of three lengths: random ones, single coordinates, and those that power iteration finds to be stretched most.
+    Steps from x and from random points of the box, of three lengths: random ones, single coordinates, and those that
+    power iteration finds to be stretched most.
     """
     order, order_to = ({"l1": 1.0, "l2": 2.0, "linf": math.inf}[name] for name in (norm, to))
     generator = torch.Generator().manual_seed(SEED)

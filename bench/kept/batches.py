@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from bench.basics.radii import joined_reasons
 from bench.contract import Outcome, Radii
 
 OUTCOMES = frozenset(Outcome)
@@ -53,16 +54,11 @@ def checked_radii(radii: Mapping[str, Radii], norm: str, count: int) -> Radii:
 
 def packed(radii: Radii, norm: str) -> dict[str, np.ndarray]:
     """Return the radii of a batch as arrays, named after their norm, that can be stored and joined."""
-    count = len(radii.radius)
-
-    def filled(values: np.ndarray | None, default: float) -> np.ndarray:
-        return np.full(count, default) if values is None else np.asarray(values, np.float64)
-
     return {
         f"{norm}.radius": radii.radius,
         f"{norm}.outcome": radii.outcome.astype(str),
-        f"{norm}.radius_upper": filled(radii.radius_upper, np.inf),
-        f"{norm}.draws": filled(radii.draws, np.nan),
+        f"{norm}.radius_upper": radii.uppers,
+        f"{norm}.draws": radii.counted,
         f"{norm}.reason": np.array([radii.reason]),
     }
 
@@ -74,7 +70,7 @@ def unpacked(arrays: Mapping[str, np.ndarray], norm: str) -> Radii:
         outcome=arrays[f"{norm}.outcome"].astype(object),
         radius_upper=arrays[f"{norm}.radius_upper"],
         draws=arrays[f"{norm}.draws"],
-        reason="; ".join(dict.fromkeys(reason for reason in arrays[f"{norm}.reason"].tolist() if reason)),
+        reason=joined_reasons(arrays[f"{norm}.reason"].tolist()),
     )
 
 
@@ -86,16 +82,16 @@ def spread(radii: Radii, certified: np.ndarray, predicted: np.ndarray) -> Radii:
     outcome = np.where(predicted == 0, Outcome.MISCLASSIFIED, Outcome.ABSTAINED).astype(object)
     outcome[certified] = radii.outcome
 
-    def widen(values: np.ndarray | None, default: float) -> np.ndarray:
+    def widen(values: np.ndarray, default: float) -> np.ndarray:
         full = np.full(len(predicted), default)
-        full[certified] = default if values is None else values
+        full[certified] = values
         return full
 
     return Radii(
         radius=widen(radii.radius, 0.0),
         outcome=outcome,
-        radius_upper=widen(radii.radius_upper, np.inf),
-        draws=widen(radii.draws, np.nan),
+        radius_upper=widen(radii.uppers, np.inf),
+        draws=widen(radii.counted, np.nan),
         reason=radii.reason,
     )
 

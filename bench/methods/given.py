@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -138,7 +137,7 @@ class Given(Method):
                 found = self._in_time(part, stage, curve, norms, seed)
             stage.add(len(part), found)
             parts.append(found)
-        return {norm: _joined([part[norm] for part in parts]) for norm in norms}
+        return {norm: Radii.joined([part[norm] for part in parts]) for norm in norms}
 
     def _in_time(
         self, x: Tensor, stage: Stage, curve: Curve, norms: Sequence[str], seed: int
@@ -159,24 +158,3 @@ def budgets(methods: Sequence[Given], minutes: float) -> Iterator[float]:
             continue
         yield max(0.0, end - time.monotonic()) / left
         left -= 1
-
-
-def _joined(parts: Sequence[Radii]) -> Radii:
-    """The radii of consecutive batches as those of one."""
-
-    def filled(name: str, default: float) -> np.ndarray:
-        found = [getattr(part, name) for part in parts]
-        return np.concatenate(
-            [
-                np.full(len(part.radius), default) if values is None else np.asarray(values, np.float64)
-                for part, values in zip(parts, found, strict=True)
-            ]
-        )
-
-    return Radii(
-        radius=filled("radius", 0.0),
-        outcome=np.concatenate([part.outcome for part in parts]),
-        radius_upper=filled("radius_upper", np.inf),
-        draws=filled("draws", np.nan),
-        reason="; ".join(dict.fromkeys(part.reason for part in parts if part.reason)),
-    )

@@ -17,7 +17,6 @@ from torch import nn
 
 from bench.basics.errors import UsageError
 from bench.model_files import open_model, operators
-from bench.model_files.parts import parts
 from fcnn import ConvexMLP, FeatureConvexClassifier
 from fcnn.checkpoints import save_classifier
 
@@ -335,43 +334,6 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
             open_model(tmp_path / name, (6,), trust=True)
     with pytest.raises(UsageError, match="does not exist"):
         open_model(tmp_path / "nowhere.onnx", (6,))
-
-
-def test_weights_in_another_file_beside_the_model_are_read(tmp_path):
-    path = graph([helper.make_node("MatMul", ["x", "w"], ["y0"])], tmp_path / "net.onnx")
-    x = torch.rand(5, 6, dtype=torch.float64)
-    expected = open_model(path, (6,)).score(x)
-    onnx.save(onnx.load(path), path, save_as_external_data=True, location="net.data", size_threshold=0)
-    assert torch.equal(open_model(path, (6,)).score(x), expected)
-    assert parts(path) == (path, tmp_path / "net.data")
-    (tmp_path / "net.data").rename(tmp_path / "moved")
-    with pytest.raises(UsageError, match=r"'net\.data', which is not beside it"):
-        open_model(path, (6,))
-    (tmp_path / "net.data").symlink_to(tmp_path / "moved")
-    with pytest.raises(UsageError, match="outside its own folder"):
-        open_model(path, (6,))
-
-
-def test_weights_elsewhere_are_refused(tmp_path):
-    path = graph([helper.make_node("MatMul", ["x", "w"], ["y0"])], tmp_path / "net.onnx")
-    onnx.save(onnx.load(path), path, save_as_external_data=True, location="net.data", size_threshold=0)
-    model = onnx.load(path, load_external_data=False)
-    for entry in model.graph.initializer[0].external_data:
-        entry.value = "../secret" if entry.key == "location" else entry.value
-    path.write_bytes(model.SerializeToString())
-    with pytest.raises(UsageError, match=r"'\.\./secret', outside its own folder"):
-        open_model(path, (6,))
-
-
-def test_a_weight_that_is_no_number_is_named(tmp_path):
-    path = graph([helper.make_node("MatMul", ["x", "w"], ["y0"])], tmp_path / "net.onnx")
-    model = onnx.load(path)
-    weight = onnx.numpy_helper.to_array(model.graph.initializer[0]).copy()
-    weight[0, 0] = np.nan
-    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weight, "w"))
-    onnx.save(model, path)
-    with pytest.raises(UsageError, match="weight 'w' has NaN"):
-        open_model(path, (6,))
 
 
 class Trap:
