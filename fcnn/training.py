@@ -39,7 +39,8 @@ class TrainSettings:
     decay: factor per epoch of the ``exponential`` schedule. crop_padding: random shifts by up to that many pixels,
     zero-padded. flip: random horizontal flips. rotation: random turns by up to that many degrees; scaling: random
     zooms and shears by up to that share. patience: epochs without a better validation measure before training
-    stops; 0 never stops early.
+    stops; 0 never stops early. epoch_rows: an epoch passes over at most so many rows, other ones each time, so that
+    a long table costs no more than a short one, whoever trains on it (0: over all).
     """
 
     epochs: int = 20
@@ -56,6 +57,7 @@ class TrainSettings:
     rotation: float = 0.0
     scaling: float = 0.0
     patience: int = 0
+    epoch_rows: int = 25_000
 
 
 @dataclass
@@ -154,13 +156,14 @@ class _Loop(Generic[Model]):
     def run_epoch(
         self, loss: Loss[Model], x: Tensor, y: Tensor, after_step: Callable[[], None] | None
     ) -> bool:
-        """Pass once over the data in a seeded order, and return whether the watch ended training on the way.
+        """Pass over an epoch's rows in a seeded order, and return whether the watch ended training on the way.
 
         Random numbers inside the loss are seeded per epoch too.
         """
         self.model.train()
         self._set_learning_rate()
-        batches = torch.randperm(len(x), generator=self.order).split(self.settings.batch_size)
+        rows = torch.randperm(len(x), generator=self.order)
+        batches = rows[: self.settings.epoch_rows or len(x)].split(self.settings.batch_size)
         total, seen, stopped = 0.0, 0, False
         with torch.random.fork_rng(devices=_cuda_devices(self.device)):
             torch.manual_seed(self.noise_seed + self.epoch)

@@ -13,6 +13,7 @@ from bench.basics.settings import from_table
 from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
 from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, Method, Radii, TrainingData
 from bench.methods._lipschitz import LipschitzMethod
+from bench.methods.bro import BRO
 from bench.methods.cayley import Cayley
 from bench.methods.l1_lipschitz import L1Lipschitz
 from bench.methods.linf_distance import LinfDistance
@@ -25,7 +26,7 @@ from fcnn.networks import ConvexMLP, ConvexNetwork
 from fcnn.training import TrainSettings, train
 
 MAPS: dict[str, type[LipschitzMethod]] = {
-    method.name: method for method in (Cayley, SLL, LinfDistance, L1Lipschitz)
+    method.name: method for method in (Cayley, SLL, BRO, LinfDistance, L1Lipschitz)
 }
 
 # What the map is known by: its constants and its rounding.
@@ -45,7 +46,7 @@ class FCNNLearnedSettings:
     this recall of the other class.
     """
 
-    feature_map: Literal["cayley", "sll", "linf_distance", "l1_lipschitz"] = "cayley"
+    feature_map: Literal["cayley", "sll", "bro", "linf_distance", "l1_lipschitz"] = "cayley"
     map_settings: dict[str, Any] = field(default_factory=dict)
     head: Literal["icnn", "max_affine"] = "icnn"
     hidden: tuple[int, ...] = (50,)

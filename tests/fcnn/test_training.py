@@ -1,6 +1,7 @@
 """The training loop: seeded, resumable with the same result, augmentation, early stopping."""
 
 import errno
+import itertools
 import os
 
 import pytest
@@ -52,6 +53,26 @@ def test_the_seed_determines_the_result_whatever_was_drawn_before():
     train(third, cross_entropy, data(), SETTINGS, seed=2)
     assert torch.equal(weights(first), weights(second))
     assert not torch.equal(weights(first), weights(third))
+
+
+@pytest.mark.parametrize("limit", [24, 0])
+def test_an_epoch_passes_over_a_limited_number_of_rows_and_over_others_the_next_time(limit):
+    x = torch.arange(40.0)[:, None].expand(-1, 2)
+    seen = []
+
+    def watched_loss(model: nn.Module, x: torch.Tensor, y: torch.Tensor, done: float) -> torch.Tensor:
+        seen.append(x[:, 0].tolist())
+        return model(x).square().mean()
+
+    settings = TrainSettings(epochs=3, batch_size=8, learning_rate=1e-4, epoch_rows=limit)
+    train(nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)), watched_loss, (x, torch.zeros(40)), settings, seed=0)
+    per_epoch = limit // 8 or 5
+    epochs = [
+        list(itertools.chain(*seen[start : start + per_epoch])) for start in range(0, len(seen), per_epoch)
+    ]
+    assert len(epochs) == 3
+    assert all(len(set(rows)) == len(rows) == (limit or 40) for rows in epochs)
+    assert len(set().union(*epochs)) > (limit or 39)
 
 
 class Cut(Exception):
