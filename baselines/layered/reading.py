@@ -313,12 +313,13 @@ def switching(layered: LayeredNetwork, x: Tensor, generator: torch.Generator, pe
     """Inputs (M, d) on both sides of some hidden neurons of every layer, found from x (N, d) by Newton steps."""
     found = []
     for place, layer in enumerate(layered.layers[:-1]):
+        until = LayeredNetwork(layered.layers[: place + 1], layered.dim)
         neurons = torch.randint(layer.width, (per_layer,), generator=generator)
         point = x[torch.randint(len(x), (per_layer,), generator=generator)].clone()
         for _ in range(CROSSING_STEPS):
             point.requires_grad_()
             with torch.enable_grad():
-                z = layered.preactivations(point)[place].gather(1, neurons[:, None].to(x.device))
+                z = until.outputs(point).gather(1, neurons[:, None].to(x.device))
                 (slope,) = torch.autograd.grad(z.sum(), point)
             square = slope.square().sum(dim=1, keepdim=True)
             step = torch.where(square > 0, z.detach() * slope / square.clamp(min=1e-300), 0.0)

@@ -295,12 +295,12 @@ class LargestOf(nn.Module):
         self.shape, self.pick = tuple(index.shape[1:]), Largest(least)
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x.flatten(1)
-        found = [flat.index_select(1, candidates) for candidates in self.index]
-        while len(found) > 1:
-            pairs = [self.pick(*found[k : k + 2]) for k in range(0, len(found) - 1, 2)]
-            found = pairs + found[len(found) - len(found) % 2 :]
-        return found[0].reshape(-1, *self.shape)
+        found = x.flatten(1).index_select(1, self.index.flatten()).unflatten(1, self.index.shape)
+        while found.shape[1] > 1:  # all pairs of a round at once, so that they are one layer of ReLUs
+            paired = found.shape[1] // 2
+            first, second, rest = found.split([paired, paired, found.shape[1] - 2 * paired], dim=1)
+            found = torch.cat([self.pick(first, second), rest], dim=1)
+        return found.reshape(-1, *self.shape)
 
 
 Weighted = TypeVar("Weighted", nn.Linear, nn.Conv2d)

@@ -308,3 +308,14 @@ def test_gelu_as_exporters_wrote_it_for_years_is_one_activation_for_bounds(tmp_p
     check(path, TABLE)
     network = GivenNetwork(open_model(path, TABLE, logit=1).score, TABLE)
     assert network.unreadable == "" and len(network.layered.layers) == 2
+
+
+def test_a_maximum_of_many_entries_is_few_layers_for_bounds(tmp_path):
+    from bench.methods.given import GivenNetwork
+
+    node = helper.make_node("ReduceMax", ["x"], ["h"], axes=[2, 3], keepdims=0)
+    shape = (2, 16, 16)
+    path = write([node], shape, {}, tmp_path / "net.onnx", opset=13)
+    network = GivenNetwork(open_model(path, shape, logit=1).score, shape)
+    # Rounds of pairs: 256 entries, then 128, ..., 2, 1; and the output.
+    assert network.unreadable == "" and len(network.layered.layers) == 9

@@ -232,7 +232,23 @@ def test_a_smaller_pdf_has_the_curve_within_a_tenth_of_a_point_and_everything_el
     assert small_pdf(b"no pdf") == b"no pdf"
 
 
+def test_a_stream_that_ends_with_a_carriage_return_is_read_whole() -> None:
+    curve = b"".join(b"%d %d l\n" % (k, k % 7) for k in range(50))
+    comments = (b"%" + b"a" * length for length in range(256))  # each changes the checksum, which comes last
+    packed = next(text for comment in comments if (text := zlib.compress(curve + comment)).endswith(b"\r"))
+    parts = [
+        b"1 0 obj\n<< /Filter /FlateDecode /Length 2 0 R >>\nstream\n%s\nendstream\nendobj\n" % packed,
+        b"2 0 obj\n%d\nendobj\n" % len(packed),
+    ]
+    head = b"%PDF-1.4\n"
+    places = [len(head), len(head) + len(parts[0])]
+    body = head + b"".join(parts)
+    table = b"xref\n0 3\n0000000000 65535 f \n" + b"".join(b"%010d 00000 n \n" % place for place in places)
+    whole = body + table + b"trailer\n<< /Size 3 >>\nstartxref\n%d\n%%%%EOF\n" % len(body)
+    assert drawing(small_pdf(whole)).startswith(curve)
+
+
 def drawing(pdf: bytes) -> bytes:
     """The largest stream: what is drawn on the page."""
-    streams = re.findall(rb"/FlateDecode.*?stream\r?\n(.*?)\r?\nendstream", pdf, re.DOTALL)
+    streams = re.findall(rb"/FlateDecode.*?stream\r?\n(.*?)\nendstream", pdf, re.DOTALL)
     return max((zlib.decompress(stream) for stream in streams), key=lambda text: text.count(b" l\n"))

@@ -9,7 +9,8 @@ import zlib
 
 # What is made coarser: at least this many lines drawn one after the other.
 LONG = 40
-STREAM = re.compile(rb"(.*?stream\r?\n)(.*?)(\r?\nendstream.*)", re.DOTALL)
+# A packed stream may itself end with a carriage return, so that only matplotlib's own line feed is taken off.
+STREAM = re.compile(rb"(.*?stream\r?\n)(.*?)(\nendstream.*)", re.DOTALL)
 RUN = re.compile(rb"(?:^-?[\d.]+ -?[\d.]+ l\n){%d,}" % LONG, re.MULTILINE)
 LENGTH = re.compile(rb"/Length (\d+) 0 R")
 
