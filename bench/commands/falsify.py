@@ -17,16 +17,14 @@ from bench.attacking.attacks import AttackSettings
 from bench.attacking.targets import FinishedRun, sample
 from bench.basics.commands import DONE, FAILED
 from bench.basics.errors import UsageError
-from bench.basics.files import safe_name, write_atomic
-from bench.calibration import shown_point
+from bench.basics.files import write_atomic
 from bench.contract import Outcome
-from bench.kept.points import POINT, curve_file, file_part, points_in_order
-from bench.kept.store import COUNTEREXAMPLES, FIGURES, Store
+from bench.kept.points import curve_file
+from bench.kept.store import BRACKET, COUNTEREXAMPLES, FIGURES, Store
 
 CURVE = ["dataset", "method", "certificate", "domain", "norm", "operating_point", "seed"]
 REPORT = "falsify.csv"
 ROWS = "attacks.parquet"
-BRACKET = "bracket.csv"
 # More failures than this are unlikely (one run in a thousand) when every certificate holds with 1 - alpha.
 SURPRISE = 0.001
 
@@ -99,7 +97,12 @@ def falsify(out: Path, data_dir: Path | None, effort: Effort) -> pd.DataFrame:
         pd.concat(attacked, ignore_index=True).to_parquet(buffer, index=False)
         write_atomic(out / ROWS, buffer.getvalue())
     if effort.bracket:
-        draw_brackets(run, record, radii, effort)
+        from bench.attacking.bracket import bracket_rows
+        from bench.report.figures.bracket_figure import draw_brackets
+
+        rows = bracket_rows(run, radii, effort.bracket, replace(effort.attack, restarts=1))
+        store.write_table(BRACKET, rows)
+        draw_brackets(record, rows, out / FIGURES)
     return frame
 
 
@@ -130,27 +133,6 @@ def _attack_curve(
         "allowed": 0 if pd.isna(alpha) else int(stats.binom.isf(SURPRISE, len(rows), float(alpha))),
     }
     return summary, broken
-
-
-def draw_brackets(run: FinishedRun, record: dict[str, Any], radii: pd.DataFrame, effort: Effort) -> None:
-    """Write bracket.csv and a figure of it for each data set."""
-    from bench.attacking.bracket import bracket_rows
-    from bench.report.figures.bracket_figure import bracket_figure
-    from bench.report.figures.looks import house_look, save_figure
-
-    rows = bracket_rows(run, radii, effort.bracket, replace(effort.attack, restarts=1))
-    run.store.write_table(BRACKET, rows)
-    titles = {name: method["title"] for name, method in record["methods"].items()}
-    folder = run.store.out / FIGURES
-    folder.mkdir(exist_ok=True)
-    points = points_in_order(record["configuration"], rows[POINT])
-    for (dataset, point), table in rows.groupby(["dataset", POINT], sort=True):
-        inputs = table["index"].nunique()
-        heading = f"{dataset}, {shown_point(point)}: certified, and not broken by attack, "
-        heading += f"of {inputs} sensitive test inputs"
-        stem = f"{safe_name(str(dataset))}{file_part(point, points)}_bracket"
-        with house_look():
-            save_figure(bracket_figure(table, titles, heading), folder / stem)
 
 
 def _save(out: Path, curve: dict[str, Any], rows: pd.DataFrame, points: Tensor) -> None:

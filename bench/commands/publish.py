@@ -12,6 +12,7 @@ from bench.basics.files import safe_name
 from bench.basics.results import RESULTS
 from bench.contract import Outcome
 from bench.kept.store import (
+    BRACKET,
     CANDIDATES,
     CLAIM,
     CLAIM_LATEX,
@@ -43,7 +44,7 @@ OPTIONAL = (
     "report.html",
     CANDIDATES,
     "falsify.csv",
-    "bracket.csv",
+    BRACKET,
     "queries.csv",
 )
 

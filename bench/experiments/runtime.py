@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from bench.basics.errors import UsageError
 from bench.experiments._shared import Experiment, Options, experiment_command, finish
 from bench.kept.store import Store
-from bench.report.figures.line_styles import log_axis
+from bench.report.figures.line_styles import seconds_axis
 from bench.report.tables.summary import summarise
 from bench.running.provenance import RunClock
 
@@ -75,9 +75,9 @@ def figure(rows: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
         )
     ax.set_yticks(list(places.values()), list(places), fontsize=8)
     ax.set_ylim(len(places) - 0.5, -0.5)
-    log_axis(ax)
+    seconds_axis(ax)
     norms = " or ".join(map(str, sorted(rows["norms_in_call"].unique())))
-    ax.set_xlabel(f"seconds to certify an input (one call, {norms} norms at once)")
+    ax.set_xlabel(f"time to certify an input (one call, {norms} norms at once)")
     hardware = record["hardware"]
     machine = ", ".join(hardware["gpus"]) or f"{hardware['processor']}, {hardware['cores']} cores"
     reduced = record["configuration"].get("reduced")

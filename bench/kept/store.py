@@ -72,6 +72,17 @@ CLAIM = "claim.csv"
 CLAIM_TEXT = "claim.md"
 CLAIM_LATEX = "claim.tex"
 COUNTEREXAMPLES = "counterexamples"
+BRACKET = "bracket.csv"
+BRACKET_COLUMNS = (
+    "dataset",
+    "method",
+    "domain",
+    "norm",
+    "operating_point",
+    "index",
+    "certified",
+    "adversarial",
+)
 CANDIDATES = "candidates.csv"
 # Titles that runs were written with and that said what a method is not: read as what they are called now.
 RENAMED = {
@@ -307,6 +318,10 @@ class Store:
         """Return roc.csv of a finished run, None where it has none; raise UsageError if it cannot be read."""
         columns = [name for name in ROC_COLUMNS if name != "radii"]
         return self._read_table(ROC_TABLE, columns, columns[:5], na_values=("",))
+
+    def read_bracket(self) -> pd.DataFrame | None:
+        """Return bracket.csv, None where the run was not attacked; raise UsageError if it cannot be read."""
+        return self._read_table(BRACKET, BRACKET_COLUMNS, BRACKET_COLUMNS[:5], na_values=("",))
 
     def _read_table(
         self, name: str, columns: Sequence[str], texts: Sequence[str], na_values: Sequence[str]

@@ -12,7 +12,7 @@ from bench.calibration import BALANCED, GIVEN, shown_point
 from bench.contract import NORMS, Outcome
 from bench.kept.points import POINT, points_in_order, with_points
 from bench.kept.rows import CURVE_KEY, LINE
-from bench.kept.store import CANDIDATES, ORIGINAL_UNITS, Store
+from bench.kept.store import BRACKET, CANDIDATES, ORIGINAL_UNITS, Store
 from bench.report.figures.identity import family_and_slot
 from bench.report.figures.leaders import leaders
 from bench.report.figures.line_styles import CurveId, LineStyle, curve_title, legend_styles
@@ -123,7 +123,7 @@ def with_bracket(radii: pd.DataFrame, out: Path) -> pd.DataFrame:
     """Return the rows, radius_upper lowered to the adversarial perturbations that ``bench.falsify`` has found."""
     key = ["dataset", "method", "domain", "norm", POINT, "seed", "index"]
     try:
-        table = pd.read_csv(out / "bracket.csv", dtype=dict.fromkeys(key[:5], str), keep_default_na=False)
+        table = pd.read_csv(out / BRACKET, dtype=dict.fromkeys(key[:5], str), keep_default_na=False)
         table = with_points(table)
         smallest = table.groupby(key)["adversarial"].min()
     except (OSError, ValueError, KeyError):

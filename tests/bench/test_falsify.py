@@ -19,6 +19,7 @@ from bench.attacking.targets import Target
 from bench.contract import Outcome, Radii
 from bench.falsify import main as falsify
 from bench.kept.store import Store
+from bench.plots import main as plots
 from bench.report.figures.bracket_figure import bracket_figure, shares
 from bench.running.evaluate import Evaluation
 
@@ -82,6 +83,11 @@ def test_the_bracket_is_drawn_and_holds_what_was_found(run):
     assert figures == {
         f"circles{point}_bracket.{kind}" for point in ("", "_other_recall_0.99") for kind in ("png", "pdf")
     }
+    drawn = {path: path.read_bytes() for path in (run / "figures").glob("*_bracket.*")}
+    for path in drawn:
+        path.unlink()
+    assert plots([str(run)]) == 0
+    assert {path: path.read_bytes() for path in drawn} == drawn
 
 
 class KnowsBetter(MeanThreshold):

@@ -1,11 +1,13 @@
 """The main figure: one curve per family and norm, chosen without its results, no text below 6 pt."""
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -13,6 +15,7 @@ from PIL import Image
 from test_plots import predictions_frame, radii_frame
 
 from bench.report.figures.curve_names import NamedCurve, name_curves
+from bench.report.figures.identity import READABLE, contrast, family_color, readable, shade
 from bench.report.figures.leaders import leaders
 from bench.report.figures.leaders_figure import leaders_figure
 from bench.report.figures.looks import house_look, save_figure
@@ -146,6 +149,71 @@ def test_names_of_crowded_curves_stay_in_the_panel_and_apart() -> None:
     name_curves(ax, curves, 6)
     assert [text.get_text() for text in ax.texts] == [curve.name for curve in curves]
     check_names(ax)
+
+
+def crowded(*curves: NamedCurve) -> Figure:
+    """Return a panel of a third of a page, drawn at another resolution than its names were placed at."""
+    with house_look():
+        figure = Figure(figsize=(2.2, 1.8))
+        ax = figure.subplots()
+        ax.set(xlim=(0, 1), ylim=(-0.02, 1.03))
+        figure.draw_without_rendering()
+        name_curves(ax, curves, 6)
+        figure.dpi = 200
+        figure.draw_without_rendering()
+    return figure
+
+
+STAIRS = np.linspace(0, 1, 50)
+
+
+def test_names_stay_in_the_panel_at_every_resolution_and_long_ones_are_not_cut() -> None:
+    long = "Branch and bound (α,β-CROWN style)"
+    falls = [NamedCurve(f"{long} {k}", STAIRS, np.clip(1 - STAIRS - k / 3, 0, 1), {}) for k in range(3)]
+    (ax,) = crowded(*falls).axes
+    assert [text.get_text().replace("\n", " ") for text in ax.texts] == [f"{long} {k}" for k in range(3)]
+    check_names(ax)
+
+
+def test_curves_along_an_edge_and_points_that_stand_alone_have_their_names_beside_them_and_apart() -> None:
+    flat = [NamedCurve(f"flat {k}", STAIRS, np.zeros(50), {}) for k in range(2)]
+    points = (np.array([0.1, 0.9]), np.array([0.3, 0.7]))
+    alone = NamedCurve("two points", *points, {}, marks=points, joined=False)
+    (ax,) = crowded(*flat, alone).axes
+    check_names(ax)
+    *level, name = [text.get_window_extent() for text in ax.texts]
+    bottom = ax.transData.transform((0, 0))[1]
+    assert all(box.y0 - bottom < 30 * 200 / 72 for box in level)
+    near = [
+        name.padded(20 * 200 / 72).contains(*ax.transData.transform(point))
+        for point in zip(*points, strict=True)
+    ]
+    assert sum(near) == 1
+
+
+def test_names_of_pale_curves_can_be_read() -> None:
+    pale = shade(family_color("bounds"), 0.46)
+    assert contrast(pale) < READABLE <= contrast(readable(pale))
+    (ax,) = crowded(NamedCurve("pale", STAIRS, 1 - STAIRS, {"color": pale})).axes
+    assert contrast(to_rgb(ax.texts[0].get_color())) >= READABLE
+    assert contrast((0, 0, 0)) == pytest.approx(21) and readable((0, 0, 0)) == (0, 0, 0)
+
+
+def test_the_table_of_recalls_has_whole_names_that_touch_nothing() -> None:
+    radii = radii_frame()
+    summary = summarise(radii, predictions_frame()).assign(near_chance=False)
+    title = "Branch and bound (α,β-CROWN style)"
+    methods = {name: {"title": title} for name in summary["method"].unique()}
+    row = leader_row("a", "balanced", certified_curves(radii), summary, methods, NOTHING)
+    with house_look():
+        figure = leaders_figure([row], "heading")
+        figure.draw_without_rendering()
+    texts = figure.axes[-1].texts
+    assert [text.get_text() for text in texts if "/" not in text.get_text()] == [
+        row.styles[key].name for key in row.shown
+    ]
+    boxes = [text.get_window_extent() for text in texts]
+    assert not any(overlap(one, other) for one, other in combinations(boxes, 2))
 
 
 def test_a_far_curve_does_not_squeeze_the_others_and_nothing_is_cut() -> None:

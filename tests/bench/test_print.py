@@ -1,16 +1,19 @@
 """Figures as a page prints them: no text below 6 pt, curves told apart, PDF files that hold what was drawn."""
 
+import dataclasses
 import io
 import re
 import zlib
 from functools import partial
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fontTools.ttLib import TTFont
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from report_runs import METHODS, predictions_of, radii_of
@@ -38,8 +41,8 @@ from bench.report.figures.bracket_figure import bracket_figure
 from bench.report.figures.curve_figure import curve_figure
 from bench.report.figures.leaders import leaders
 from bench.report.figures.leaders_figure import leaders_figure
-from bench.report.figures.line_styles import legend_styles
-from bench.report.figures.looks import PAGE, SMALL, house_look
+from bench.report.figures.line_styles import in_seconds, legend_styles
+from bench.report.figures.looks import PAGE, PAGE_HEIGHT, SMALL, house_look
 from bench.report.figures.roc_figure import Thresholds, certified_roc_figure, median_figure
 from bench.report.figures.roc_leaders_figure import roc_leaders_figure
 from bench.report.figures.run_figures import leader_row
@@ -180,6 +183,68 @@ def test_no_legend_lies_on_a_panel_or_its_title(name: str) -> None:
     assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
 
 
+def test_a_bracket_of_many_methods_is_a_page_high_and_its_legend_hides_nothing() -> None:
+    names = [f"Branch and bound (α,β-CROWN style) {k}" for k in range(18)]
+    rows = [
+        {"method": name, "domain": "free", "norm": norm, "certified": 0.1, "adversarial": 0.2}
+        for name in names
+        for norm in ("l1", "l2")
+    ]
+    with house_look():
+        figure = bracket_figure(pd.DataFrame(rows), dict(zip(names, names, strict=True)), HEADING)
+        figure.draw_without_rendering()
+    assert figure.get_figheight() <= PAGE_HEIGHT
+    box = figure.legends[0].get_window_extent()
+    assert not any(box.overlaps(ax.get_tightbbox()) for ax in figure.axes)
+    labels = [ax.yaxis.label.get_window_extent() for ax in figure.axes[::2]]
+    assert not any(upper.overlaps(lower) for upper, lower in pairwise(labels))
+
+
+@pytest.mark.parametrize("others", [106, 974, 20_000])
+@pytest.mark.parametrize("draw", ["median", "rate"])
+def test_rates_stand_apart_from_each_other(others: int, draw: str) -> None:
+    _, predictions = tables()
+    summary = summarise(*tables())
+    shown = dataclasses.replace(Thresholds.of_run(predictions, None, summary), others=others)
+    styles = legend_styles(summary, METHODS)
+    with house_look():
+        figure = (median_figure if draw == "median" else certified_roc_figure)(shown, styles, HEADING)
+        figure.draw_without_rendering()
+    for ax in (ax for ax in figure.axes if ax.axison):
+        low, high = sorted(ax.get_xlim())
+        ticks = [tick for tick in ax.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+        boxes = sorted((tick.label1.get_window_extent() for tick in ticks), key=lambda box: box.x0)
+        assert len(boxes) >= 4
+        # An n's width between two.
+        assert all(one.x1 + 0.5 * SMALL < other.x0 for one, other in pairwise(boxes))
+
+
+def test_seconds_have_units_and_a_power_of_ten_at_least() -> None:
+    summary = summarise(*tables()).assign(seconds_per_certificate=5e-5)
+    styles = legend_styles(summary, METHODS)
+    with house_look():
+        figure = seconds_figure(summary, styles, HEADING)
+        figure.draw_without_rendering()
+    (ax,) = figure.axes
+    low, high = ax.get_xlim()
+    assert high / low >= 9.99 and low < 5e-5 < high
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert "50 µs" in labels and not any("e-" in label for label in labels)
+    assert [in_seconds(value) for value in (2.0, 0.03, 1e-3, 2e-7)] == ["2 s", "30 ms", "1 ms", "0.2 µs"]
+
+
+def test_a_legend_says_once_what_many_methods_share() -> None:
+    radii, predictions = tables()
+    curves = certified_curves(radii)
+    for doubtful in (True, False):
+        summary = summarise(radii, predictions).assign(near_chance=doubtful)
+        with house_look():
+            figure = curve_figure(curves, curves.iloc[:0], summary, legend_styles(summary, METHODS), HEADING)
+        (legend,) = figure.legends
+        assert ("(?): near chance" in legend.get_title().get_text()) == doubtful
+        assert all(("(?)" in text.get_text()) == doubtful for text in legend.get_texts())
+
+
 PUBLISHED = [path.parent for path in sorted(RESULTS.glob("*/summary.csv"))]
 
 
@@ -252,3 +317,34 @@ def drawing(pdf: bytes) -> bytes:
     """The largest stream: what is drawn on the page."""
     streams = re.findall(rb"/FlateDecode.*?stream\r?\n(.*?)\nendstream", pdf, re.DOTALL)
     return max((zlib.decompress(stream) for stream in streams), key=lambda text: text.count(b" l\n"))
+
+
+def test_a_smaller_pdf_has_no_object_twice_and_fonts_with_their_letters_only() -> None:
+    figure = Figure(figsize=(3, 2))
+    for ax in figure.subplots(1, 2):
+        ax.plot([0.0, 1.0, 2.0], marker="o")
+    figure.text(0.1, 0.5, "Words")
+    with matplotlib.rc_context({"pdf.fonttype": 42}):
+        sink = io.BytesIO()
+        figure.savefig(sink, format="pdf")
+    before, after = sink.getvalue(), small_pdf(sink.getvalue())
+    objects = re.findall(rb"\d+ 0 obj\n(.*?)endobj", after, re.DOTALL)
+    assert len(set(objects)) == len(objects) < len(re.findall(rb"\d+ 0 obj\n", before)) - 1
+    assert {int(number) for number in re.findall(rb"\b(\d+) 0 R", after)} <= set(range(1, len(objects) + 1))
+    for part in objects:
+        if length := re.search(rb"/Length (\d+)", part):
+            stream = part.partition(b"stream\n")[2].rpartition(b"\nendstream")[0]
+            assert len(stream) == int(length[1])
+    (old,), (new,) = fonts(before), fonts(after)
+    assert old.getGlyphOrder() == new.getGlyphOrder() and old["hmtx"].metrics == new["hmtx"].metrics
+    for name in old.getGlyphOrder():
+        assert old["glyf"][name].getCoordinates(old["glyf"]) == new["glyf"][name].getCoordinates(new["glyf"])
+    assert "fpgm" in old and "fpgm" not in new
+
+
+def fonts(pdf: bytes) -> list[TTFont]:
+    """The TrueType fonts that a file holds."""
+    found = re.findall(rb"/Length1 (\d+).*?stream\r?\n(.*?)\nendstream", pdf, re.DOTALL)
+    data = [(int(size), zlib.decompress(stream)) for size, stream in found]
+    assert all(size == len(font) for size, font in data)
+    return [TTFont(io.BytesIO(font)) for _, font in data]

@@ -2,17 +2,43 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import PercentFormatter
 
+from bench.basics.files import safe_name
+from bench.calibration import shown_point
+from bench.kept.points import POINT, file_part, points_in_order
 from bench.report.figures.line_styles import NORM_SYMBOLS, plain_text
-from bench.report.figures.looks import NORMAL, PAGE, SMALL
+from bench.report.figures.looks import NORMAL, PAGE, PAGE_HEIGHT, SMALL, house_look, save_figure
 
-PANEL_HEIGHT = 0.85
+# Inches of a row: as many rows as a page holds, but three lines of a name in each.
+LOWEST, HIGHEST = 0.36, 0.85
+AROUND = 0.85
+
+
+def draw_brackets(run: Mapping[str, Any], rows: pd.DataFrame, folder: Path) -> list[Path]:
+    """Draw each data set's and operating point's brackets into the folder; return the files written.
+
+    run: as in run.json; rows: columns of ``bracket_rows``.
+    """
+    titles = {name: method["title"] for name, method in run["methods"].items()}
+    folder.mkdir(exist_ok=True)
+    written, points = [], points_in_order(run["configuration"], rows[POINT])
+    for (dataset, point), table in rows.groupby(["dataset", POINT], sort=True):
+        inputs = table["index"].nunique()
+        heading = f"{dataset}, {shown_point(point)}: certified, and not broken by attack, "
+        heading += f"of {inputs} sensitive test inputs"
+        stem = f"{safe_name(str(dataset))}{file_part(point, points)}_bracket"
+        with house_look():
+            written += save_figure(bracket_figure(table, titles, heading), folder / stem)
+    return written
 
 
 def bracket_figure(table: pd.DataFrame, titles: Mapping[str, str], heading: str) -> Figure:
@@ -24,7 +50,9 @@ def bracket_figure(table: pd.DataFrame, titles: Mapping[str, str], heading: str)
     order = list(dict.fromkeys([*titles, *table["method"]]))
     lines = sorted(pairs, key=lambda pair: (order.index(pair[0]), pair[1] != "free"))
     norms = [norm for norm in NORM_SYMBOLS if norm in set(table["norm"])]
-    figure = Figure(figsize=(PAGE, 0.7 + PANEL_HEIGHT * len(lines)), layout="constrained")
+    height = float(np.clip((PAGE_HEIGHT - AROUND) / len(lines), LOWEST, HIGHEST))
+    engine = ConstrainedLayoutEngine(h_pad=0.02, hspace=0.02)
+    figure = Figure(figsize=(PAGE, AROUND + height * len(lines)), layout=engine)
     axes = figure.subplots(len(lines), len(norms), squeeze=False, sharex="col", sharey=True)
     ends = {norm: _end(table[table["norm"] == norm]) for norm in norms}
     for row, (method, domain) in enumerate(lines):
@@ -39,7 +67,13 @@ def bracket_figure(table: pd.DataFrame, titles: Mapping[str, str], heading: str)
         axes[0, column].set_xlim(0, ends[norm])
     axes[0, 0].set_ylim(0, 1.02)
     axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes[0, -1].legend(loc="upper right", fontsize=SMALL)
+    handles = {
+        label: handle
+        for ax in axes.flat
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    look: dict[str, Any] = {"loc": "outside lower center", "frameon": False, "fontsize": SMALL}
+    figure.legend(handles.values(), handles.keys(), ncols=len(handles), **look)
     figure.suptitle(plain_text(heading), fontsize=NORMAL)
     return figure
 

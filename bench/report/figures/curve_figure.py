@@ -31,6 +31,7 @@ ENVELOPE_COLOR = (0.55, 0.55, 0.55)
 ENVELOPE_NOTE = "best at each radius, chosen on test inputs"
 KEY = "clean: recall of the sensitive / the other class.   (box) and short dashes: perturbed inputs stay in [0, 1].   "
 HOLLOW = "Hollow marker: converted from another norm.   Band: 95 %."
+DOUBTFUL = "   (?): near chance, or far below the others."
 
 
 def curve_figure(
@@ -69,7 +70,9 @@ def curve_figure(
         axes[0, column].set_title(_panel_title(rows, styles, norm), fontsize=NORMAL, pad=3)
     for ax in axes[:, 0]:
         ax.set_ylabel("certified accuracy", fontsize=NORMAL)
-    _label(figure, styles, colors, heading, width, columns, KEY + HOLLOW + f" {BROKEN}" * broken)
+    doubtful = bool(summary["near_chance"].any())
+    key = KEY + HOLLOW + DOUBTFUL * doubtful + f"   {BROKEN}" * broken
+    _label(figure, styles, colors, heading, width, columns, key)
     return figure
 
 

@@ -44,6 +44,8 @@ SHADES_OF_FAMILY = {
     "feature_convex": (0.0, 0.24, -0.5, 0.12, -0.3, 0.06, -0.16, 0.18),
     "lipschitz": (0.0, 0.3, -0.14, 0.5, 0.15, 0.4, -0.07, 0.22),
 }
+# The contrast of letters against white below which they are darkened: what WCAG 2 asks for of text is 4.5.
+READABLE = 4.5
 MORE_SHADES = (
     0.23,
     -0.26,
@@ -126,6 +128,21 @@ def shade(color: Color, share: float) -> Color:
     target = 1.0 if share > 0 else 0.0
     red, green, blue = (channel + abs(share) * (target - channel) for channel in color)
     return red, green, blue
+
+
+def readable(color: Color) -> Color:
+    """Return the colour, darkened as far as letters in it need to be read on white."""
+    while contrast(color) < READABLE:
+        color = shade(color, -0.05)
+    return color
+
+
+def contrast(color: Color) -> float:
+    """Return how a colour stands out against white: 1 for white, 21 for black (WCAG 2)."""
+    red, green, blue = (
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in color
+    )
+    return 1.05 / (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05)
 
 
 def stable_number(name: str) -> int:

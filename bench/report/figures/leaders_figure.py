@@ -19,14 +19,17 @@ from matplotlib.ticker import PercentFormatter
 from bench.kept.rows import LINE
 from bench.report.figures.curve_figure import until_zero
 from bench.report.figures.curve_names import NamedCurve, name_curves
+from bench.report.figures.identity import readable
 from bench.report.figures.leaders import BY_ORDER, BY_VALIDATION
 from bench.report.figures.line_styles import NORM_SYMBOLS, CurveId, LineStyle, plain_text
-from bench.report.figures.looks import NORMAL, PAGE, SMALL
+from bench.report.figures.looks import NORMAL, PAGE, PAGE_HEIGHT, SMALL
 from bench.report.figures.radius_axis import BROKEN, linear_radii
 
-HEIGHT, TABLE_ROW = 9.2, 0.12
+TABLE_ROW = 0.12
 PANEL_HEIGHTS = (1.1, 1.75)
-TABLE_COLUMNS = 3
+# A table's columns; how many characters it has room for, a pair of recalls takes, and lie between two columns.
+TABLE_COLUMNS, TABLE_CHARACTERS, RECALLS, GUTTER = 3, 120, 16, 3
+LONGEST = 60
 OURS = "feature_convex"
 # A curve ends where fewer than this share of the inputs are certified.
 ENDED = 0.005
@@ -62,9 +65,9 @@ class LeaderRow:
 
 def leaders_figure(rows: Sequence[LeaderRow], heading: str) -> Figure:
     """Draw the rows below each other, each with the recalls of its leaders in a small table beneath."""
-    tables = [TABLE_ROW * (math.ceil(len(row.shown) / TABLE_COLUMNS) + 0.5) for row in rows]
+    tables = [TABLE_ROW * (_lines(row) + 0.5) for row in rows]
     low, high = PANEL_HEIGHTS
-    panel = float(np.clip((HEIGHT - 0.9 - sum(tables)) / len(rows), low, high))
+    panel = float(np.clip((PAGE_HEIGHT - 0.9 - sum(tables)) / len(rows), low, high))
     engine = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.02, hspace=0.02, wspace=0.02)
     figure = Figure(figsize=(PAGE, sum(tables) + panel * len(rows) + 0.75), layout=engine)
     grid = figure.add_gridspec(
@@ -123,10 +126,9 @@ def _draw_panel(ax: Axes, row: LeaderRow, norm: str) -> tuple[list[NamedCurve], 
     for key, facts in zip(keys, leading.to_dict("records"), strict=True):
         ours, style, curve = facts["family"].startswith(OURS), row.styles[key], until_zero(curves[key])
         _draw_leader(ax, curve, style, ours, bool(facts["native"]))
-        name = textwrap.shorten(style.name, 34, placeholder=" ...")
         look = {"color": style.color, "fontweight": "bold" if ours else "normal"}
         stairs = (curve["radius"].to_numpy(), curve["certified_accuracy"].to_numpy())
-        names.append(NamedCurve(name, *stairs, look))
+        names.append(NamedCurve(style.name, *stairs, look))
     ax.set_xlim(0, ax.get_xlim()[1])
     return sorted(names, key=lambda name: name.look["fontweight"] == "normal"), broken
 
@@ -164,24 +166,45 @@ def _radius_at(curve: pd.DataFrame, share: float) -> float:
     return float(reached.max()) if len(reached) else 0.0
 
 
+def _table(row: LeaderRow) -> list[list[CurveId]]:
+    """Return the leaders by the columns of the table beneath: as many as have room."""
+    for count in range(TABLE_COLUMNS, 0, -1):
+        lines = max(1, math.ceil(len(row.shown) / count))
+        columns = [row.shown[start : start + lines] for start in range(0, len(row.shown), lines)]
+        if sum(_needed(row, keys) for keys in columns) <= TABLE_CHARACTERS:
+            break
+    return columns
+
+
+def _needed(row: LeaderRow, keys: Sequence[CurveId]) -> int:
+    """Return how many characters wide a column of the table must be."""
+    return max(min(LONGEST, len(row.styles[key].name)) for key in keys) + RECALLS
+
+
+def _lines(row: LeaderRow) -> int:
+    return max((len(keys) for keys in _table(row)), default=0)
+
+
 def _recalls(ax: Axes, row: LeaderRow) -> None:
-    """Write the recalls of the leaders, in percent, in columns beneath the panels."""
+    """Write the recalls of the leaders, in percent, in columns beneath the panels, each as wide as its names need."""
     ax.set_axis_off()
-    lines = math.ceil(len(row.shown) / TABLE_COLUMNS)
+    columns, lines = _table(row), _lines(row)
     facts = row.leaders.drop_duplicates(LINE).set_index(LINE)
-    for number, key in enumerate(row.shown):
-        column, line = divmod(number, lines)
-        recalls = " / ".join(_percent(facts.loc[key, name]) for name in ("recall_sensitive", "recall_other"))
-        x, y = column / TABLE_COLUMNS, 1 - (line + 0.75) / (lines + 0.5)
-        style: dict[str, Any] = {"transform": ax.transAxes, "fontsize": SMALL}
-        ax.text(
-            x,
-            y,
-            textwrap.shorten(row.styles[key].name, 32, placeholder=" ..."),
-            color=row.styles[key].color,
-            **style,
-        )
-        ax.text(x + 0.94 / TABLE_COLUMNS, y, recalls, ha="right", **style)
+    needed = [_needed(row, keys) for keys in columns]
+    spare = (TABLE_CHARACTERS - sum(needed)) / max(1, len(columns))
+    style: dict[str, Any] = {"transform": ax.transAxes, "fontsize": SMALL}
+    left = 0.0
+    for keys, characters in zip(columns, needed, strict=True):
+        right = left + (characters + spare) / TABLE_CHARACTERS
+        for line, key in enumerate(keys):
+            y = 1 - (line + 0.75) / (lines + 0.5)
+            name = textwrap.shorten(row.styles[key].name, LONGEST, placeholder=" ...")
+            recalls = " / ".join(
+                _percent(facts.loc[key, column]) for column in ("recall_sensitive", "recall_other")
+            )
+            ax.text(left, y, name, color=readable(row.styles[key].color), **style)
+            ax.text(right - GUTTER / TABLE_CHARACTERS, y, recalls, ha="right", **style)
+        left = right
 
 
 def _percent(share: float) -> str:

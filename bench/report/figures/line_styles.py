@@ -27,6 +27,7 @@ DASHES: dict[str, tuple[LineStyleType, ...]] = {
     "box": ((0, (4, 2)), (0, (1.2, 1.2)), (0, (4, 1.2, 1.2, 1.2)), (0, (2.5, 2.5))),
 }
 MARKERS = "os^DvPX<>*ph"
+UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 CHARACTERS_PER_INCH = 23.5
 
 CurveId = tuple[str, str, str]
@@ -166,6 +167,22 @@ def log_axis(ax: Axes) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
+def seconds_axis(ax: Axes) -> None:
+    """Make the x axis, of seconds, logarithmic over a power of ten at least, and write its numbers with units."""
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    room = max(1.0, (10 * low / high) ** 0.5)
+    ax.set_xlim(low / room, high * room)
+    log_axis(ax)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: in_seconds(value)))
+
+
+def in_seconds(value: float) -> str:
+    """Return a time in the largest unit in which it is at least 1: 0.0003 is 300 µs."""
+    size, unit = next(((size, unit) for size, unit in UNITS if value >= 0.999 * size), UNITS[-1])
+    return f"{value / size:g} {unit}"
+
+
 def shown_length(label: str) -> int:
     """Return how many characters of a label a reader sees: a norm's symbol is two."""
     for symbol in NORM_SYMBOLS.values():
@@ -188,7 +205,7 @@ def _remarks(rows: pd.DataFrame) -> str:
     if first["calibrated_on"] == "test":
         remarks.append("threshold chosen on test data")
     if first["near_chance"]:
-        remarks.append("near chance, or far below the others")
+        remarks.append("(?)")
     recalls = [_share(first["recall_sensitive"]), _share(first["recall_other"])]
     return "; ".join(["", *remarks, f"clean {' / '.join(recalls)}"])
 

@@ -18,10 +18,17 @@ from bench.report.figures.small_pdf import small_pdf
 # Nothing in a file may depend on when it was drawn.
 FILE_METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 # What a page of a paper takes: no figure is wider, or it is printed smaller; no text is smaller than 6 pt there.
-PAGE, SMALL, NORMAL = 6.75, 6.0, 7.0
+PAGE, PAGE_HEIGHT, SMALL, NORMAL = 6.75, 9.2, 6.0, 7.0
 # Wide enough on a screen, where a page's width has room for more dots than in print.
 DOTS, FEWEST, MOST = 1350, 150, 200
-LOOK: Any = {"pdf.fonttype": 42, "font.family": "DejaVu Sans", "axes.linewidth": 0.7, "grid.linewidth": 0.6}
+# Hinted letters are as wide as a file's dots allow: names placed on the screen's dots would run past an edge in print.
+LOOK: Any = {
+    "pdf.fonttype": 42,
+    "font.family": "DejaVu Sans",
+    "text.hinting": "none",
+    "axes.linewidth": 0.7,
+    "grid.linewidth": 0.6,
+}
 
 
 @contextmanager

@@ -26,6 +26,8 @@ PANEL = (PAGE / 3, 1.65)
 LEGEND_ROW, LEGEND_TITLE = 0.12, 0.45
 SHOWN_RADII = 3
 RATES = (1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)
+# With so many inputs of the other class an axis has room for powers of ten only.
+MANY, DECADES = 5000, (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 KEY = (
     "Lines: every threshold, from one pass. No line: each threshold would be certified anew (walks, searches, and "
     "smoothing in two stages, whose pilot plans the draws for one threshold). Markers: thresholds chosen on validation "
@@ -111,7 +113,7 @@ def median_figure(shown: Thresholds, styles: Mapping[CurveId, LineStyle], headin
         rate_axis(ax, shown.others)
         ax.invert_xaxis()
         ax.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: _share(1 - rate, shown.others)))
-        ax.set_xlabel("recall of the other class", fontsize=NORMAL, labelpad=1)
+        ax.set_xlabel("recall of the other class (%)", fontsize=NORMAL, labelpad=1)
         ax.set_ylim(bottom=0)
         ax.set_ylabel(f"median {NORM_SYMBOLS[norm]} radius", fontsize=NORMAL)
     _legend(figure, styles, columns)
@@ -161,7 +163,7 @@ def draw_roc(
 ) -> dict[CurveId, tuple[np.ndarray, np.ndarray]]:
     """Draw one norm's lines of ``column`` (of the roc table) and points of ``point_column`` (of the summary).
 
-    Only curves with a style are drawn; returned are x and y of each one's line, or of its point where it has none.
+    Only curves with a style are drawn; returned are x and y of the lines.
     """
     paths: dict[CurveId, tuple[np.ndarray, np.ndarray]] = {}
     roc = shown.roc[shown.roc["norm"] == norm] if len(shown.roc) else shown.roc
@@ -179,7 +181,6 @@ def draw_roc(
     for key, points in marked(shown, norm, point_column, styles).items():
         for rate, value in zip(*points, strict=True):
             _mark(ax, rate, value, shown.others, styles[key], hollow=not hollow[key])
-        paths.setdefault(key, points)
     return paths
 
 
@@ -216,18 +217,19 @@ def rate_axis(ax: Axes, others: int) -> None:
     """Make the x axis logarithmic, from no false positive (marked 0) to 1."""
     ax.set_xscale("log")
     ax.set_xlim(0.4 / others, 1.1)
-    ticks = [0.5 / others, *(rate for rate in RATES if rate >= 1 / others)]
+    rates, fewest = (RATES, 1) if others < MANY else (DECADES, 4)
+    ticks = [0.5 / others, *(rate for rate in rates if rate >= fewest / others)]
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(
-        FuncFormatter(lambda rate, _: "0" if rate < 0.9 / others else f"{100 * rate:g} %")
+        FuncFormatter(lambda rate, _: "0" if rate < 0.9 / others else f"{100 * rate:g}")
     )
-    ax.set_xlabel("false positive rate", fontsize=NORMAL, labelpad=1)
+    ax.set_xlabel("false positive rate (%)", fontsize=NORMAL, labelpad=1)
     ax.tick_params(labelleft=True, labelsize=SMALL, pad=1)
 
 
 def _share(share: float, others: int) -> str:
-    return "100 %" if 1 - share < 0.9 / others else f"{100 * share:g} %"
+    return "100" if 1 - share < 0.9 / others else f"{100 * share:g}"
 
 
 def _legend(figure: Figure, styles: Mapping[CurveId, LineStyle], panels: int) -> None:

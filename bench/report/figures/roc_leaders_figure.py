@@ -43,24 +43,27 @@ def roc_leaders_figure(shown: Thresholds, row: LeaderRow, heading: str) -> Figur
         styles = {key: style for key, style in row.styles.items() if key in keys}
         marks = marked(shown, norm, f"certified_accuracy_{place}", styles)
         columns = (f"certified_recall_{place}", f"certified_accuracy_{place}")
-        paths = draw_roc(ax, shown, norm, *columns, styles, bold=ours)
+        lines = draw_roc(ax, shown, norm, *columns, styles, bold=ours)
         rate_axis(ax, shown.others)
         ax.set_xlim(right=1.05)
         ax.set_ylim(-0.02, 1.03)
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
         ax.tick_params(labelsize=SMALL, pad=1)
-        ax.set_xlabel("false positive rate", fontsize=NORMAL, labelpad=1)
+        ax.set_xlabel("false positive rate (%)", fontsize=NORMAL, labelpad=1)
         ax.set_title(
             f"certified at {NORM_SYMBOLS[norm]} radius {radii[norm][place - 1]:g}", fontsize=NORMAL, pad=3
         )
         curves = [
             NamedCurve(
-                textwrap.shorten(styles[key].name, 34, placeholder=" ..."),
-                *path,
+                styles[key].name,
+                # Stairs from the right: between two thresholds the value is that of the left one.
+                path[0][::-1],
+                path[1][::-1],
                 {"color": styles[key].color, "fontweight": "bold" if key in ours else "normal"},
                 marks.get(key, path),
+                joined=key in lines,
             )
-            for key, path in paths.items()
+            for key, path in {**marks, **lines}.items()
         ]
         names.append((ax, sorted(curves, key=lambda curve: curve.look["fontweight"] == "normal")))
     figure.axes[0].set_ylabel("certified recall, sensitive class", fontsize=NORMAL)

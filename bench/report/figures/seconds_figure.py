@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.kept.rows import LINE
-from bench.report.figures.line_styles import CurveId, LineStyle, log_axis, plain_text
+from bench.report.figures.line_styles import CurveId, LineStyle, plain_text, seconds_axis
 from bench.report.figures.looks import NORMAL, PAGE, SMALL
 
 # By the number of norms that a call covers; only equal markers compare.
 MARKERS = {1: "o", 2: "s", 3: "^"}
-LABEL = "seconds to certify an input (mean over those predicted sensitive)"
+LABEL = "time to certify an input (mean over those predicted sensitive)"
 
 
 def seconds_figure(summary: pd.DataFrame, styles: Mapping[CurveId, LineStyle], heading: str) -> Figure:
@@ -36,7 +36,7 @@ def seconds_figure(summary: pd.DataFrame, styles: Mapping[CurveId, LineStyle], h
     ax.set_yticks(range(len(styles)), names, fontsize=SMALL)
     ax.tick_params(labelsize=SMALL, pad=1)
     ax.set_ylim(len(styles) - 0.5, -0.5)
-    log_axis(ax)
+    seconds_axis(ax)
     ax.set_xlabel(LABEL, fontsize=NORMAL)
     lines = [textwrap.fill(plain_text(line), 110) for line in heading.splitlines()]
     figure.suptitle("\n".join(lines), fontsize=NORMAL)
