@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from baselines.bounds.tables import DualTable, l1_table, l2_table
+from baselines.bounds.tables import DualTable, l1_table, l2_table, without_zeros
 
 NORMS = ("l1", "l2", "linf")
 DOMAINS = ("free", "box")
@@ -53,8 +53,10 @@ class Balls:
         if self.domain == "free" or self.norm == "linf":
             return self
         build = l1_table if self.norm == "l1" else l2_table
-        rows = {name: self._moving(part) for name, part in rows.items()}
-        tables = {name: (build(part, self.center), build(-part, self.center)) for name, part in rows.items()}
+        tables = {}
+        for name, part in rows.items():
+            moving, center = without_zeros(self._moving(part), self.center)
+            tables[name] = build(moving, center), build(-moving, center)
         return replace(self, tables=tables)
 
     def range_of(self, name: str, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,8 +35,23 @@ class DualTable:
         return DualTable(self.intercept[index], slope)
 
 
+def without_zeros(rows: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (S, d) and center (N, d) as rows (S, m) of what is not 0 and the center there (N, S, m), if that is less.
+
+    A convolution looks at a few of the pixels each time.
+    """
+    most = max(1, int((rows != 0).sum(dim=1).amax())) if len(rows) else 0
+    if most * len(center) > rows.shape[1]:
+        return rows, center
+    places = rows.abs().topk(most, dim=1).indices
+    return rows.gather(1, places), center[:, places]
+
+
 def l1_table(rows: Tensor, center: Tensor) -> DualTable:
-    """Lines for rows (S, d) over l1 balls around center (N, d): |a_i| above a threshold pays the excess in full."""
+    """Lines for rows (S, d) over l1 balls around center (N, d): |a_i| above a threshold pays the excess in full.
+
+    center: or (N, S, d), for each row the coordinates that it acts on.
+    """
     thresholds = _ranked_thresholds(rows.abs())
     lines = []
     for threshold in thresholds.unbind(dim=1):
@@ -46,7 +61,7 @@ def l1_table(rows: Tensor, center: Tensor) -> DualTable:
 
 
 def l2_table(rows: Tensor, center: Tensor) -> DualTable:
-    """Lines for rows (S, d), or (N, S, d) per input, over l2 balls around center (N, d)."""
+    """Lines for rows (S, d), or (N, S, d) per input, over l2 balls around center (N, d) or, per row, (N, S, d)."""
     down, up = rows.clamp(min=0), (-rows).clamp(min=0)
     caps = ((center, down), (1 - center, up))
     intercepts, slopes = [], []
@@ -75,7 +90,9 @@ def _full_payment(rows: Tensor, center: Tensor) -> Tensor:
 
 
 def _project(features: Tensor, rows: Tensor) -> Tensor:
-    """Products (N, S) of features (N, d) with rows (S, d) or (N, S, d)."""
+    """Products (N, S) of features (N, d) with rows (S, d) or (N, S, d); of features (N, S, d) row by row."""
+    if features.dim() == 3:
+        return (features * rows).sum(dim=-1)
     if rows.dim() == 2:
         return features @ rows.T
     return (rows @ features[..., None]).squeeze(-1)

@@ -7,7 +7,7 @@ from scipy.optimize import linprog
 from torch import Tensor
 
 from baselines.bounds import Balls
-from baselines.bounds.tables import l1_table, l2_table
+from baselines.bounds.tables import l1_table, l2_table, without_zeros
 
 ORDER = {"l1": 1, "l2": 2, "linf": float("inf")}
 NORMS = tuple(ORDER)
@@ -114,3 +114,32 @@ def test_a_ball_that_covers_the_box_gives_the_box():
         balls = Balls(center, torch.full((len(center),), 100.0, dtype=torch.float64), norm, "box")
         torch.testing.assert_close(balls.largest_decrease(rows[None]), whole)
         torch.testing.assert_close(balls.with_tables({"layer": rows}).range_of("layer", rows)[0], whole)
+
+
+@pytest.mark.parametrize("build", [l1_table, l2_table])
+def test_rows_of_few_entries_have_the_same_lines_by_their_entries_alone(build):
+    generator = torch.Generator().manual_seed(11)
+    rows, center = instance(11, inputs=3, rows=8, dim=40)
+    for row in rows:
+        row[torch.randperm(40, generator=generator)[7:]] = 0.0
+    few, around = without_zeros(rows, center)
+    assert few.shape == (8, 7) and around.shape == (3, 8, 7)
+    radius = torch.tensor([0.1, 0.7, 3.0], dtype=torch.float64)
+    short, long = build(few, around).at(radius), build(rows, center).at(radius)
+    exact = torch.cat(
+        [
+            Balls(center, radius, "l1" if build is l1_table else "l2", "box").largest_decrease(
+                row[None, None]
+            )
+            for row in rows
+        ],
+        dim=1,
+    )
+    assert (short >= exact - 1e-12).all()
+    torch.testing.assert_close(short, long)
+
+
+def test_rows_of_many_entries_stay_as_they_are():
+    rows, center = instance(2)
+    few, around = without_zeros(rows, center)
+    assert few is rows and around is center
