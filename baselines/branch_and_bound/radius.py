@@ -34,6 +34,8 @@ RESOLUTION = 1e-14
 PROBE_SHARE = 0.9
 PROBE_DOMAINS = 64
 CAUTIOUS_SHARE = 0.25
+# Seconds of a search whose time is over.
+OVER = 1e-9
 
 
 @dataclass(frozen=True)
@@ -129,27 +131,38 @@ def _certify_one(
     start: Tensor | None,
     mutable: Tensor | None,
 ) -> CertifiedRange:
-    """The range (1,) of one input x (1, *shape): the least radius and the least upper end of all scores."""
-    if budget.seconds is not None:
-        budget = replace(budget, seconds=budget.seconds / len(chains))
+    """The range (1,) of one input x (1, *shape): the least radius and the least upper end of all scores.
+
+    Each score may take an equal part of the seconds that the ones before have left.
+    """
+    end = None if budget.seconds is None else time.monotonic() + budget.seconds
     flat = x.detach().flatten(1).double()
     order = sorted(chains, key=lambda chain: float(_first_guess(chain, flat, norm, mutable)))
-    least = certify(order[0], x, norm, domain, budget, search, tolerance, start, None, mutable)
-    for chain in order[1:]:
+    within = _part(budget, end, len(order))
+    least = certify(order[0], x, norm, domain, within, search, tolerance, start, None, mutable)
+    for place, chain in enumerate(order[1:], start=1):
         most = float(least.radius)
         if most == 0:
             break
         limit = None if np.isinf(most) else most
-        found = certify(chain, x, norm, domain, budget, search, tolerance, start, limit, mutable)
+        within = _part(budget, end, len(order) - place)
+        found = certify(chain, x, norm, domain, within, search, tolerance, start, limit, mutable)
         upper = torch.minimum(least.radius_upper, found.radius_upper)
         if bool(found.radius < least.radius) and not bool(found.reached_limit):
             least = replace(found, radius_upper=upper)
         else:
             least = replace(least, radius_upper=upper)
-    exact = bool(least.radius_upper - least.radius <= tolerance * least.radius_upper)
+    exact = bool(_is_narrow(least.radius, least.radius_upper, tolerance) | least.reached_limit)
     if not exact and bool(torch.isfinite(least.radius)) and bool(least.radius > 0):
         least = replace(least, ending=np.array([Ending.LOWER_BOUND], dtype=object))
     return least
+
+
+def _part(budget: Budget, end: float | None, scores: int) -> Budget:
+    """The budget with an equal part of the time that is left until ``end`` for one of so many scores."""
+    if end is None:
+        return budget
+    return replace(budget, seconds=max((end - time.monotonic()) / scores, OVER))
 
 
 def _first_guess(chain: Chain, x: Tensor, norm: str, mutable: Tensor | None) -> Tensor:
@@ -261,11 +274,16 @@ class _Bracket:
         reached = self.lower >= self.limit
         radius = torch.where(reached & self.covers, torch.inf, self.lower * (1 - SHAVE))
         radius = torch.maximum(radius, self.start)
-        exact = reached | (self.upper - self.lower <= tolerance * self.upper)
+        exact = reached | _is_narrow(self.lower, self.upper, tolerance)
         ending = np.full(len(radius), Ending.TIMEOUT, dtype=object)
         ending[(radius > 0).cpu().numpy()] = Ending.LOWER_BOUND
         ending[exact.cpu().numpy()] = Ending.EXACT
         return CertifiedRange(radius, self.upper, ending, reached)
+
+
+def _is_narrow(lower: Tensor, upper: Tensor, tolerance: float) -> Tensor:
+    """Where a bracket is as narrow as asked; one without an upper end is not."""
+    return torch.isfinite(upper) & (upper - lower <= tolerance * upper)
 
 
 def _is_past(deadline: float | None) -> bool:

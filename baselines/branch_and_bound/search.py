@@ -111,6 +111,8 @@ class Run:
         self.domains[queries] += 1
         roots, bound = self._bound(roots, self.search.root_steps)
         for _ in range(self.search.rounds):
+            if self._is_late():
+                break
             tighten(self.chain, self.region.take(roots.query), roots, bound)
             roots, bound = self._bound(roots, self.search.root_steps)
         return self._retire(roots)
@@ -180,11 +182,14 @@ class Run:
         waiting = torch.zeros_like(self.open)
         waiting[frontier.query] = True
         spent = self.domains >= self.budget.max_domains
-        if self.deadline is not None and time.monotonic() > self.deadline:
+        if self._is_late():
             spent = torch.ones_like(spent)
         self._give_up(frontier.take(spent[frontier.query]))
         self.open &= waiting & ~spent
         return frontier.take(self.open[frontier.query])
+
+    def _is_late(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
 
     def _give_up(self, domains: Domains) -> None:
         """Leave sub-domains undecided: their queries can no longer be proved, and keep the worst bound."""

@@ -1,5 +1,6 @@
 """Complete verification of an adversarially trained network by branch and bound."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from baselines.bounds import BoundedScore, RadiusSearch
 from baselines.branch_and_bound import (
     Budget,
     CertifiedRange,
@@ -24,6 +26,9 @@ from bench.methods._frozen import fingerprint
 from bench.methods._stage import Stage
 from bench.methods.given import Effort, GivenNetwork
 from fcnn.training import TrainSettings
+
+# Of the time of an input: the share of CROWN's radius, which the search starts from on a network that is given.
+CROWN_PART = 0.25
 
 
 @dataclass(frozen=True)
@@ -100,12 +105,18 @@ class AlphaBetaCROWN(BoundPropagation):
             attack_steps=settings.search_steps,
             seed=int(fingerprint([x])[:7], 16),
         )
-        start = self._free_radii(x, norm) if domain == "box" and "free" in settings.domains else None
+        start = self._start(x, norm, domain)
         budget = Budget(settings.max_domains, settings.seconds or None)
         found = certify_all(chains, x, norm, domain, budget, search, settings.tolerance, start, self.mutable)
         if domain == "free":
             self._free_known(norm).update(zip(_names(x), found.radius, strict=True))
         return found
+
+    def _start(self, x: Tensor, norm: str, domain: str) -> Tensor | None:
+        """Radii (N,) that are certified already; None: there are none."""
+        if domain == "box" and "free" in self.settings.domains:
+            return self._free_radii(x, norm)
+        return None
 
     def _free_radii(self, x: Tensor, norm: str) -> Tensor:
         """Radii (N,) of the free domain, searched where they are not known."""
@@ -122,7 +133,8 @@ class AlphaBetaCROWN(BoundPropagation):
 class GivenBranchAndBound(GivenMargins, AlphaBetaCROWN):
     """Certificates from branch and bound of a network that was trained already.
 
-    Each input gets its share of the stage's time, in each norm, up to the settings' seconds.
+    Each input gets its share of the stage's time, in each norm, up to the settings' seconds. A part of it goes to
+    CROWN, which bounds all margins in one pass: of a large network the search could not prove as much in that time.
     """
 
     certificates = ("alpha_beta_crown",)
@@ -142,12 +154,26 @@ class GivenBranchAndBound(GivenMargins, AlphaBetaCROWN):
     def settings_for(cls, certificates: Sequence[str], effort: Effort) -> Any:
         return AlphaBetaCROWNSettings(seconds=effort.seconds)
 
+    def _start(self, x: Tensor, norm: str, domain: str) -> Tensor | None:
+        known = super()._start(x, norm, domain)
+        if known is not None:
+            return known
+        shape, settings = tuple(x.shape[1:]), self.settings
+        bounded = self._exact.kept("bounds", lambda network: BoundedScore(self.bounded(), shape, self.device))
+        seconds = CROWN_PART / (1 - CROWN_PART) * settings.seconds * len(x)
+        until = time.monotonic() + seconds if seconds else None
+        search = RadiusSearch(
+            bounded, x, norm, tolerance=settings.tolerance, mutable=self.mutable, until=until
+        )
+        return search.radii("crown", domain).radius
+
     def _in_time(
         self, x: Tensor, stage: Stage, curve: Curve, norms: Sequence[str], seed: int
     ) -> dict[str, Radii]:
         most = self.settings
         share = stage.share() / len(norms)
-        self.settings = replace(most, seconds=max(1e-2, min(most.seconds or share, share)))
+        seconds = (1 - CROWN_PART) * min(most.seconds or share, share)
+        self.settings = replace(most, seconds=max(1e-2, seconds))
         try:
             return super()._in_time(x, stage, curve, norms, seed)
         finally:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.bounds import BoundedScore, RadiusSearch
-from baselines.branch_and_bound import Budget, certify, certify_all, to_chains
+from baselines.branch_and_bound import Budget, Ending, certify, certify_all, to_chains, verify
 
 COUNT, STEPS = 3, 400
 NORMS = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
@@ -70,3 +70,38 @@ def test_a_search_whose_time_is_over_returns_what_is_certified():
     cut = RadiusSearch(BoundedScore(made, (2,)), x, "l2", until=0.0)
     assert bool((cut.radii("crown").radius <= full.radii("crown").radius).all())
     assert bool((full.radii("crown").radius > 0).all())
+
+
+def test_branch_and_bound_whose_time_is_over_ends_with_its_start_and_does_not_call_it_exact():
+    made = next(m for m in (network(3, seed) for seed in range(50)) if len(sensitive(m)) == COUNT)
+    x, chains = sensitive(made), to_chains(made, (2,))
+    start = RadiusSearch(BoundedScore(made, (2,)), x, "l2").radii("ibp").radius / 2
+    no_time = Budget(max_domains=100, seconds=1e-12)
+    late = certify_all(chains, x, "l2", budget=no_time, start=start)
+    assert bool((late.radius >= start).all()) and bool((start > 0).all())
+    nothing = certify_all(chains, x, "l2", budget=no_time)
+    for found in (late, nothing):
+        assert bool(found.radius_upper.isinf().all())
+        assert not (found.ending == Ending.EXACT).any()
+
+
+def test_the_time_of_several_margins_is_theirs_together(monkeypatch):
+    """Once it is over, the margins that are left are not searched."""
+    made = next(m for m in (network(3, seed) for seed in range(50)) if len(sensitive(m)) == COUNT)
+    x, chains = sensitive(made)[:1], to_chains(made, (2,))
+    moment, asked = [0.0], []
+
+    def slow(chain, *arguments):
+        moment[0] += 10.0  # every answer takes ten seconds
+        asked.append(chain)
+        return verify(chain, *arguments)
+
+    monkeypatch.setattr("baselines.branch_and_bound.radius.verify", slow)
+
+    def clock():
+        moment[0] += 1e-6
+        return moment[0]
+
+    monkeypatch.setattr("time.monotonic", clock)
+    certify_all(chains, x, "l2", budget=Budget(max_domains=100, seconds=5.0))
+    assert len(asked) == 1

@@ -2,15 +2,19 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from baselines.bounds import BoundedScore, RadiusSearch
+from baselines.branch_and_bound import CertifiedRange, Ending
 from bench.contract import Curve, Outcome
 from bench.methods._frozen import FrozenNetwork
-from bench.methods.alpha_beta_crown import AlphaBetaCROWN, AlphaBetaCROWNSettings
+from bench.methods.alpha_beta_crown import AlphaBetaCROWN, AlphaBetaCROWNSettings, GivenBranchAndBound
 from bench.methods.crown import CROWN
 from bench.methods.crown_adversarial import CROWNAdversarial
+from bench.methods.given import GivenNetwork
 from bench.methods.ibp import IBP
 
 METHODS = (CROWN, CROWNAdversarial, IBP, AlphaBetaCROWN)
@@ -155,3 +159,25 @@ def test_how_branch_and_bound_searches_is_a_setting(monkeypatch):
         method.certify(torch.rand(1, 40), Curve("alpha_beta_crown"), ("l2",), 0)
     assert (seen[0].root_steps, seen[0].refine_depth, seen[0].restarts) == (3, 2, 1)
     assert (seen[0].attack_steps, seen[0].rounds) == (4, 5)
+
+
+def test_branch_and_bound_of_a_given_network_starts_from_crown(monkeypatch):
+    """Whatever the search itself proves in its time."""
+    monkeypatch.setattr(
+        "bench.methods.alpha_beta_crown.certify_all",
+        lambda chains, x, norm, domain, budget, search, tolerance, start, mutable: CertifiedRange(
+            start, torch.full_like(start, torch.inf), np.full(len(start), Ending.LOWER_BOUND), start > 0
+        ),
+    )
+    given = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3)).double().requires_grad_(False)
+    x = torch.rand(200, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = x[given(x).amin(dim=1) > given(x).amin(dim=1).quantile(0.9)]
+    with torch.no_grad():
+        given[2].bias += 0.1 - given(x).amin()
+    method = GivenBranchAndBound(AlphaBetaCROWNSettings(seconds=60.0))
+    method.given = GivenNetwork(given, (6,))
+    method.build((6,), 0)
+    found = method.certify(x, Curve("alpha_beta_crown"), ("l2",), 0)["l2"]
+    expected = RadiusSearch(BoundedScore(given, (6,)), x, "l2", tolerance=0.02).radii("crown").radius
+    np.testing.assert_allclose(found.radius, expected, rtol=0.03)
+    assert (found.radius > 0).all()
