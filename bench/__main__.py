@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from types import ModuleType
 
-import shtab
-
 from bench.basics.commands import BAD_USAGE, DONE
 from bench.basics.errors import UsageError, unknown
 
@@ -65,6 +63,8 @@ def completion(shell: str = "", *more: str) -> str:
     """Return the script with which a shell completes commands and options; raise UsageError for another shell."""
     if shell not in SHELLS or more:
         raise unknown("shell", " ".join([shell, *more]), SHELLS)
+    import shtab  # a Python that lacks what the suite needs can still say so
+
     top = argparse.ArgumentParser(prog="certbench")
     commands = top.add_subparsers()
     for name, meaning in COMMANDS.items():

@@ -16,6 +16,7 @@ from bench.basics.errors import UsageError, refused_by_system
 from bench.basics.interrupts import Interrupted
 
 DONE, FAILED, BAD_USAGE, CTRL_C = 0, 1, 2, 130
+OWN = ("bench", "baselines", "fcnn")
 Work = Callable[[argparse.Namespace], int]
 
 
@@ -52,6 +53,9 @@ def command(
         except UsageError as error:
             print(f"{shown}: {error}", file=sys.stderr)
             return BAD_USAGE
+        except ModuleNotFoundError as error:
+            print(f"{shown}: {_without(error)}", file=sys.stderr)
+            return BAD_USAGE
         except BrokenPipeError:  # whoever read the output has seen enough, as head does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return DONE
@@ -70,6 +74,17 @@ def command(
             return getattr(stopped, "exit_code", CTRL_C)
 
     return main
+
+
+def _without(error: ModuleNotFoundError) -> str:
+    """Say how to get a package that this Python lacks; raise the error if the suite's own code is not whole."""
+    package = str(error.name).partition(".")[0]
+    if package in OWN:
+        raise error
+    return (
+        f"{sys.executable} has no package {package!r}, which the suite needs: set up with './run_all.sh setup', then "
+        "'source .venv/bin/activate'; or pip install the suite into this Python"
+    )
 
 
 def _found(work: Work | str) -> Work:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import bench
+from bench.basics.commands import command as made_command
+from bench.basics.errors import Parser
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,3 +117,30 @@ def test_a_full_disk_is_one_line_and_exit_code_1(name, capsys, monkeypatch):
     assert main(arguments) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"{name}: ") and "No space left on device" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["bench.compare", "--list"],
+        ["bench.certify", "--model", "net.onnx", "--data", "mine.npz"],
+        ["bench.plots", "out/quick"],
+        ["bench", "report", "out/quick"],
+    ],
+)
+def test_a_python_without_the_packages_says_how_to_set_up(words, tmp_path):
+    python = [sys.executable, "-S", "-m"]  # -S: nothing that is installed is found
+    done = subprocess.run(
+        [*python, *words], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}, cwd=tmp_path
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and "./run_all.sh setup" in line and sys.executable in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_module_of_the_suite_that_is_missing_is_no_question_of_packages():
+    def work(options):
+        raise ModuleNotFoundError("No module named 'bench.lost'", name="bench.lost")
+
+    with pytest.raises(ModuleNotFoundError, match="lost"):
+        made_command("bench.some", Parser, work)([])
