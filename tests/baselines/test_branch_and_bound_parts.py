@@ -207,6 +207,21 @@ def test_linear_minimisation_is_exact(norm, domain):
         assert torch.allclose(value, least_in_l1(a, region), atol=1e-9)
 
 
+@every_domain
+def test_a_search_for_the_l2_step_that_is_cut_short_gives_a_lower_bound_still(domain, monkeypatch):
+    generator = torch.Generator().manual_seed(5)
+    x = torch.rand(200, 6, generator=generator, dtype=torch.float64)
+    a = (
+        torch.randn(200, 6, generator=generator, dtype=torch.float64) ** 3
+    )  # caps are reached one after the other
+    region = Region.around(x, torch.linspace(0.3, 1.5, 200).double(), "l2", domain)
+    least, _ = region.minimise(a)
+    monkeypatch.setattr("baselines.branch_and_bound.region.NEWTON_STEPS", 1)
+    short, slack = region.minimise(a)
+    assert bool((slack < -1e-3).any()) == (domain == "box")
+    assert ((a * short).sum(1) + slack <= (a * least).sum(1) + 1e-12).all()
+
+
 def least_in_l1(a: torch.Tensor, region: Region) -> torch.Tensor:
     """The same by linear programming, delta = up - down with sum(up + down) <= radius."""
     values = []

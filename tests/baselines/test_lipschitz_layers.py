@@ -12,7 +12,7 @@ from baselines.lipschitz.bro import BROConv2d, BROLinear
 from baselines.lipschitz.cayley import CayleyConv2d, CayleyLinear, cayley_transform
 from baselines.lipschitz.l1 import BoundedEntries, UnitRows
 from baselines.lipschitz.linf import LinfDistance, MeanShift
-from baselines.lipschitz.networks import UnitRow
+from baselines.lipschitz.networks import ConvexResidual, UnitRow
 from baselines.lipschitz.sll import SLLConv2d, SLLLinear
 
 
@@ -156,6 +156,18 @@ def test_sll_bound_covers_a_wrong_scaling(layer, shape):
     nn.init.constant_(layer.bias, 10.0)  # all units active: the steepest Jacobian
     largest = torch.linalg.svdvals(dense(layer, shape)).max().item()
     assert 1.01 < largest <= lipschitz_bound(layer, "l2") * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("size", [0.1, 3.0])
+@pytest.mark.parametrize("logit", [-5.0, 0.0, 5.0])
+def test_the_bound_of_a_residual_covers_its_input_as_well_as_its_branch(size, logit):
+    """(1 - a) x + a branch(x): where a is small it moves as far as x, however little the branch does."""
+    branch = nn.Linear(4, 4, bias=False, dtype=torch.float64)
+    branch.weight.data = size * torch.eye(4, dtype=torch.float64)
+    residual = ConvexResidual(nn.Sequential(branch)).double()
+    residual.logit.data.fill_(logit)
+    stretched = torch.linalg.svdvals(dense(residual, (4,))).max().item()
+    assert lipschitz_bound(residual, "l2") >= stretched - 1e-12
 
 
 def test_unit_row_has_unit_gradient():

@@ -2,12 +2,21 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from baselines.bounds import BoundedScore, RadiusSearch
-from baselines.branch_and_bound import Budget, Ending, certify, certify_all, to_chains, verify
+from baselines.branch_and_bound import (
+    Budget,
+    CertifiedRange,
+    Ending,
+    certify,
+    certify_all,
+    to_chains,
+    verify,
+)
 
 COUNT, STEPS = 3, 400
 NORMS = {"l1": 1.0, "l2": 2.0, "linf": math.inf}
@@ -50,6 +59,26 @@ def test_branch_and_bound_finds_the_margin_that_fails_first(norm):
     step = 2 * 2 * float(least.max()) / STEPS
     assert bool((found.radius <= true).all()) and bool((found.radius >= 0.98 * true - 2 * step).all())
     assert bool((found.radius_upper >= found.radius).all())
+
+
+@pytest.mark.parametrize("uppers", [(0.8, math.inf), (math.inf, 0.8), (math.inf, math.inf)])
+@pytest.mark.parametrize("radii", [(0.5, 0.3), (0.3, 0.5), (0.5, 0.0)])
+def test_the_least_lower_end_and_the_least_upper_end_may_be_of_different_margins(radii, uppers, monkeypatch):
+    """A margin whose search gave up early has the least radius, whoever has the nearest counterexample."""
+    ends = iter(zip(radii, uppers, strict=True))
+
+    def searched(chain, x, norm, domain, budget, search, tolerance, start, most, mutable) -> CertifiedRange:
+        radius, upper = next(ends)
+        reached = most is not None and radius >= most  # it is searched no further than the least so far
+        radius = min(radius, math.inf if most is None else most)
+        ending = np.array([Ending.LOWER_BOUND], dtype=object)
+        return CertifiedRange(torch.tensor([radius]), torch.tensor([upper]), ending, torch.tensor([reached]))
+
+    monkeypatch.setattr("baselines.branch_and_bound.radius.certify", searched)
+    made = network(2)
+    found = certify_all(to_chains(made, (2,)), torch.zeros(1, 2), "l2")
+    assert found.radius.item() == pytest.approx(min(radii))
+    assert found.radius_upper.item() == pytest.approx(min(uppers))
 
 
 @pytest.mark.parametrize("norm", NORMS)

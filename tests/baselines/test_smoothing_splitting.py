@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from baselines.networks import build_network
 from baselines.smoothing.exact_sums import exact_sums
-from baselines.smoothing.splitting import LEVELS, SplittingClassifier, splitting_period
+from baselines.smoothing.splitting import GRID_TOLERANCE, LEVELS, SplittingClassifier, splitting_period
 
 
 def classifier(dim: int, period: int, seed: int = 0) -> SplittingClassifier:
@@ -100,6 +100,25 @@ def test_exhaustive_search_finds_no_counterexample_on_the_grid():
     np.testing.assert_allclose(radius[radius > 0], period * (share[radius > 0] - 0.5), atol=2e-4)
     # The bound is no empty promise: somewhere the nearest harmless point is hardly farther than certified.
     assert (distance[radius > 0] / radius[radius > 0]).min() < 1.6
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_no_counterexample_is_moved_to_the_grid_from_within_the_radius(side):
+    """Beside the nearest harmless point of the grid, a little nearer: it is taken to lie there, and harmless too."""
+    step = nn.Sequential(nn.Linear(1, 1), nn.Flatten(0))
+    with torch.no_grad():
+        step[0].weight.fill_(float(side))
+        step[0].bias.fill_(-0.5 * side)
+    model = SplittingClassifier(step, (1,), 80).eval()
+    levels = torch.arange(LEVELS + 1, dtype=torch.float64)[:, None]
+    share = model.share(levels / LEVELS)
+    radius, harmless = model.radius(levels / LEVELS, share), np.flatnonzero(share <= 0.5)
+    assert (radius > 0).any()
+    for place in np.flatnonzero(radius > 0):
+        nearest = harmless[np.abs(harmless - place).argmin()]
+        beside = (nearest - 0.9 * GRID_TOLERANCE * np.sign(nearest - place)) / LEVELS
+        assert model.share(torch.tensor([[beside]], dtype=torch.float64))[0] <= 0.5
+        assert radius[place] <= abs(beside - place / LEVELS)
 
 
 def levels_to_nearest(marked: np.ndarray) -> np.ndarray:

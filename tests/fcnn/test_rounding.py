@@ -20,7 +20,7 @@ from fcnn import (
     UnsoundCertificate,
     refine,
 )
-from fcnn.certify import certify_batch, certify_with_bounds
+from fcnn.certify import Tangent, certify_batch, certify_with_bounds
 from fcnn.exact import exact_radius
 from fcnn.refine import RefineSettings
 
@@ -112,6 +112,20 @@ def test_nasty_networks_are_certified_below_their_exact_radii(norm, domain):
         classifier.threshold.fill_(float(score.quantile(0.3)))
         bounds = assert_below_the_exact_radius(classifier, x, norm, domain)
         assert (bounds.radius > 0).any(), kind
+
+
+def test_a_margin_at_another_threshold_is_not_rounded_up():
+    """Of numbers that are not on one scale the sum in float64 is too large as often as too small."""
+    rng = np.random.default_rng(0)
+    classifier, x = random_classifier(3, 5)
+    classifier.threshold.fill_(0.1)
+    certified = classifier.certified(x)
+    tangents, own = Tangent.of(certified, x, 2**20), Fraction(float(certified.frozen.threshold))
+    for threshold in rng.normal(size=20) * 10.0 ** rng.integers(-8, 1, 20):
+        margins = tangents.at_threshold(certified, threshold).margin
+        exact = [Fraction(float(score)) + own - Fraction(threshold) for score in tangents.lowered]
+        assert all(Fraction(float(m)) <= max(e, 0) for m, e in zip(margins, exact, strict=True))
+        assert margins.max() > 0 or max(exact) < 1e-9
 
 
 def line_after_line(slope, bias, hidden, passthrough, offset):
