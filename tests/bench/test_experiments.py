@@ -1,6 +1,7 @@
 """The experiments: what they compute, that they resume, and that their command lines behave."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from bench.experiments.__main__ import main
 from bench.experiments._options import EXPERIMENTS
 from bench.experiments._shared import Experiment, Options, accuracy_line, finish, run_units
 from bench.experiments.session import chosen
+from bench.running.evaluate import Evaluation
 from bench.running.provenance import RunClock
 
 TRIAL = Experiment("separability_random", "Trial", "half of it")
@@ -113,6 +115,23 @@ def test_a_pair_of_digits_is_trained_and_summarised():
     rows = digit_pairs.train_and_certify("digits_38", settings, 40, 0, "", "cpu")
     assert [row["norm"] for row in rows] == ["l1", "l2", "linf"]
     assert all(0.5 < row["balanced_accuracy"] <= 1 and row["median_radius"] > 0 for row in rows)
+
+
+def test_the_threshold_of_a_pair_of_digits_is_the_same_whatever_the_test_split_holds(monkeypatch):
+    data, thresholds = load_dataset("digits_38"), []
+
+    class Watched(Evaluation):
+        def run(self):
+            found = super().run()
+            thresholds.append(found.calibrations[0].threshold)
+            return found
+
+    monkeypatch.setattr(digit_pairs, "Evaluation", Watched)
+    settings = {"train": {"epochs": 1, "batch_size": 32, "learning_rate": 0.01}}
+    for test in (data.x_test, 1 - data.x_test):
+        monkeypatch.setattr(digit_pairs, "load_dataset", lambda *given, x=test: replace(data, x_test=x))
+        digit_pairs.train_and_certify("digits_38", settings, 40, 0, "", "cpu")
+    assert thresholds[0] == thresholds[1]
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,13 @@
 """What a search does next, what a candidate is worth, and what a space's values become."""
 
+import numpy as np
 import pytest
-from synthetic import blobs
+import torch
+from synthetic import MeanSettings, MeanThreshold, blobs
 
 from bench.basics.space import Choice, Range, SearchSpace
 from bench.calibration import OperatingPoint
-from bench.tune.judging import STANDARD_ERRORS, Verdict, judged_inputs, lower_bound
+from bench.tune.judging import STANDARD_ERRORS, Judge, Verdict, judged_inputs, lower_bound
 from bench.tune.moves import Candidate, Game, Move, chosen
 from bench.tune.values import Scales, guess, suggested
 
@@ -157,6 +159,19 @@ def test_judging_inputs_are_the_same_every_time_and_of_both_classes():
     assert (some == judged_inputs(data, 40)).all()
     assert data.y_val[some].sum() == 20
     assert len(judged_inputs(data, 0)) == len(data.y_val)
+
+
+def test_every_batch_of_judged_inputs_counts():
+    data, method = blobs(), MeanThreshold(MeanSettings(level=0.68))
+    method.batch_size = 3
+    judge = Judge(
+        torch.from_numpy(data.x_val), torch.from_numpy(data.y_val), (OperatingPoint(),), 0.9, seed=0
+    )
+    ((verdict,),) = (found.values() for found in judge.judge(method, ("linf",)))
+    means = data.x_val[data.y_val == 1].astype(float).mean(axis=1)
+    assert 0 < (means <= 0.68).sum() < len(means) / 2  # a missed input counts as radius 0
+    assert verdict.radius == pytest.approx(np.median(np.maximum(means - 0.68, 0)), rel=1e-4)
+    assert verdict.recall == pytest.approx((means > 0.68).mean())
 
 
 def test_of_equally_good_candidates_the_first_is_chosen():

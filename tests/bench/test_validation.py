@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from synthetic import MeanSettings, MeanThreshold, blobs, plan
 
 from bench.basics.space import SearchSpace
@@ -12,6 +13,7 @@ from bench.calibration import Calibration
 from bench.compare import main
 from bench.contract import Curve
 from bench.kept.store import Store
+from bench.methods.linear import Linear, LinearSettings
 from bench.running.validation import MAX_INPUTS, MIN_INPUTS, validated_inputs, validation_measures
 
 GIVEN = [Calibration("given", None)]
@@ -66,6 +68,18 @@ def test_settings_of_judging_are_laid_over_a_copy_of_the_method():
     (exact,) = validation_measures(trained(), data, plan(norms=("l2",)), GIVEN, tested=0)
     assert coarse["median_radius"] == pytest.approx(exact["median_radius"] / 2)
     assert method.settings.scale == 1.0
+
+
+def test_features_that_nobody_can_change_are_fixed_there_too():
+    data, weight = blobs(), torch.tensor([1.0, 3.0, 2.0, 1.0])
+    method = Linear(LinearSettings())
+    method.build((4,), seed=0)
+    method.use_linear(weight, -3.5)
+    method.mutable = torch.tensor([True, False, True, False])
+    (row,) = validation_measures(method, data, plan(norms=("linf",)), GIVEN, tested=1000)
+    margin = data.x_val[data.y_val == 1].astype(float) @ weight.double().numpy() - 3.5
+    assert row["median_radius"] == pytest.approx(np.median(np.maximum(margin, 0)) / (1 + 2), rel=1e-6)
+    assert row["median_radius"] > 0
 
 
 def test_a_method_without_a_free_certificate_has_no_measure():
