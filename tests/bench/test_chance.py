@@ -44,6 +44,12 @@ def test_the_band_narrows_with_the_number_of_test_inputs():
     assert marked(predictions("many", 0.626, 0.446, inputs=5000), better) == {"many"}
 
 
+def test_the_best_is_what_counts_however_many_have_not_learned_either():
+    few = [predictions("best", 0.95, 0.95), predictions("weak", 0.65, 0.65, inputs=5000)]
+    chance = [predictions(f"chance {number}", 0.5, 0.5) for number in range(8)]
+    assert marked(*few) == {"weak"} and marked(*few, *chance) >= {"weak"}
+
+
 def test_methods_are_held_against_the_best_at_their_own_operating_point():
     strict = {"point": "other_recall=0.99"}
     tables = [

@@ -75,6 +75,17 @@ def test_factors_by_hand():
     assert "**2** (8 / 4, Voting p;" in text and "**3** (6 / 2, Narrow;" in text
 
 
+def test_the_band_draws_the_same_inputs_for_both_sides():
+    """Twice the competitor's radius on every input: whichever are drawn, the factor is 2."""
+    radii = np.random.default_rng(0).permutation(np.arange(1.0, 41.0))
+    table = pd.concat([rows("fcnn", "closed_form", list(2 * radii)), rows("narrow", "crown", list(radii))])
+    claim = central_claim(table, METHODS)
+    assert (claim[["factor_lower", "factor", "factor_upper"]] == 2.0).all(axis=None)
+    # Of other orders it has a width: inputs are drawn at all.
+    table = pd.concat([rows("fcnn", "closed_form", list(radii)), rows("narrow", "crown", list(radii[::-1]))])
+    assert (central_claim(table, METHODS).query("factor_upper > factor_lower")["level"].nunique()) == 3
+
+
 def test_the_published_networks_are_no_competitors():
     table = pd.concat(
         [
