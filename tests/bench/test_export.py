@@ -19,6 +19,7 @@ from bench.basics.settings import from_table
 from bench.commands.queries import ANSWERS
 from bench.data import load_dataset
 from bench.export.__main__ import main
+from bench.export.answers import _radii as radii_of_answers
 from bench.export.inputs import asked_inputs
 from bench.export.networks import write_onnx
 from bench.export.questions import ask
@@ -280,6 +281,17 @@ def test_answers_come_back_as_a_method(out, data_folder, tmp_path):
     rest = mine.drop([first, second, third])
     assert set(rest["outcome"]) <= {"unknown", "misclassified"}
     assert (predictions["method"] == "oracle:fcnn").sum() == (predictions["method"] == "fcnn").sum()
+
+
+def test_a_violated_question_bounds_the_radius_by_all_of_its_box():
+    """Boxes are rounded outwards: the point that violates one may be as far as it reaches. The ball within held."""
+    answers = {
+        "answer": ["holds", "violated", "violated"],
+        "radius": [0.1, 0.3, 0.2],
+        "reach": [0.11, 0.31, 0.21],
+    }
+    found = radii_of_answers(pd.DataFrame({"index": 7, **answers}), np.array([5, 7]), np.array([1, 1]))
+    assert found.radius.tolist() == [0.0, 0.1] and found.radius_upper.tolist() == [np.inf, 0.21]
 
 
 BAD_ANSWERS = {

@@ -13,7 +13,7 @@ from synthetic import MeanThreshold, blobs, plan
 from undrawn import run_suite
 
 from bench import methods as registry
-from bench.attacking.attacks import AttackSettings
+from bench.attacking.attacks import Attacked, AttackSettings
 from bench.attacking.bracket import smallest_adversarial
 from bench.attacking.targets import Target
 from bench.contract import Outcome, Radii
@@ -189,6 +189,21 @@ def test_torchattacks_join_on_images_in_the_norms_they_know(norm, attacks):
     wide = Target(MeanThreshold(), x, 1.1 * radius, norm, "free", 0)
     assert wide.failures(wide.attack(AttackSettings(10, 1), library=3)[0]).all()
     assert (wide.distances(points) <= radius * (1 + 1e-9)).all()
+
+
+def test_what_the_library_breaks_is_kept_for_its_own_input(monkeypatch):
+    """Of three images the first has no radius that the library could attack within; it breaks the third."""
+    x = torch.full((3, 1, 5, 5), 0.7)
+    radius = torch.tensor([torch.inf, 5.0, 5.0], dtype=torch.float64)
+    adversarial = torch.full((1, 1, 5, 5), 0.4)
+    nothing = lambda score, x, *rest: Attacked(x.clone(), score(x))  # noqa: E731
+    monkeypatch.setattr("bench.attacking.targets.norm_exact", nothing)
+    met = lambda score, x, *rest: [torch.cat([x[:1], adversarial])]  # noqa: E731
+    monkeypatch.setattr("bench.attacking.targets.library_attacks", met)
+    target = Target(MeanThreshold(), x, radius, "l2", "box", 0)
+    points, _ = target.attack(AttackSettings(1, 1), library=3)
+    assert torch.equal(points, torch.cat([x[:2], adversarial]))
+    assert target.failures(points).tolist() == [False, False, True]
 
 
 def test_shares_count_an_uncertified_input_as_lost():

@@ -129,6 +129,19 @@ def test_of_two_outputs_the_greater_wins_or_a_probability_exceeds_the_threshold(
         agree(open_model(path, SHAPE, logit=k, threshold=threshold).score(x), distance > 0, distance)
 
 
+@pytest.mark.parametrize("outputs", [2, 3])
+@pytest.mark.parametrize("scale", [4.0, -0.25])
+def test_a_lead_that_is_asked_for_is_one_of_the_networks_own_outputs(scale, outputs, tmp_path):
+    """Behind a scale the same lead is another number, and behind a negative one the least entry leads."""
+    network = Ended(lambda z: scale * z, outputs).eval()
+    path = write(network, "onnx", tmp_path / "net.onnx")
+    x = far_and_near()
+    with torch.no_grad():
+        found = network.double()(x)
+    distance = found[:, 0] - found[:, 1:].amax(dim=1) - 1.5
+    agree(open_model(path, SHAPE, logit=0, threshold=1.5).score(x), distance > 0, distance)
+
+
 COMPLEMENTS: dict[str, Callable[[Tensor], Tensor]] = {
     "side by side": lambda z: torch.cat([1 - torch.sigmoid(z), torch.sigmoid(z)], dim=1),
     "stacked": lambda z: torch.stack([1 - torch.sigmoid(z[:, 0]), torch.sigmoid(z[:, 0])], dim=-1),
