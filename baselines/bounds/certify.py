@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from baselines.bounds.geometry import DOMAINS, NORMS, Balls
+from baselines.bounds.geometry import DOMAINS, DUAL_ORDER, NORMS, Balls
 from baselines.bounds.propagation import BoundedScore, SlopeSettings
 from baselines.bounds.search import largest_radius
 
@@ -20,6 +20,8 @@ RELATIVE_SLACK, ABSOLUTE_SLACK = 1e-9, 1e-11
 # The bound is computed much as the score is: by as many products again for each end of each interval.
 ROUNDINGS = 4
 SHAVE = 1e-9
+# The first radius tried, as a share of the distance to the boundary of the linearised score.
+FIRST_SHARE = 0.1
 BATCH_ELEMENTS = 1 << 25
 
 
@@ -95,10 +97,20 @@ class RadiusSearch:
             return self.score.lower(balls, method, self.slopes, slack[index], self.until) - slack[index]
 
         limit, covers = self._limits(x, domain)
-        found = largest_radius(margin, start, score - slack, limit, self.tolerance, self.until)
+        # A search that may be cut begins at the scale of the answer, so that it has one when it is.
+        first = None if self.until is None else FIRST_SHARE * self._to_linear_boundary(x, score)
+        found = largest_radius(margin, start, score - slack, limit, self.tolerance, self.until, first)
         radius = torch.maximum(found.radius * (1 - SHAVE), start)
         radius = torch.where(found.reached_limit & covers, torch.inf, radius)
         return CertifiedRadii(radius, found.reached_limit)
+
+    def _to_linear_boundary(self, x: Tensor, score: Tensor) -> Tensor:
+        """Distance (N,) at which the score linearised at x (N, d) is 0; inf where it is flat."""
+        gradient = self.score.gradient(x)
+        if self.mutable is not None:
+            gradient = gradient * self.mutable.to(gradient)
+        size = torch.linalg.vector_norm(gradient, ord=DUAL_ORDER[self.norm], dim=1)
+        return torch.where((size > 0) & size.isfinite(), score / size, torch.inf)
 
     def _limits(self, x: Tensor, domain: str) -> tuple[Tensor, Tensor]:
         """Largest radius to try (N,), and whether (N,) that ball covers all of the domain."""

@@ -80,6 +80,13 @@ class BoundedScore:
         with torch.no_grad():
             return self.layered.outputs(self.flatten(x)).amin(dim=1)
 
+    def gradient(self, x: Tensor) -> Tensor:
+        """Gradient (N, d) of the score at x (N, d)."""
+        point = x.detach().requires_grad_()
+        with torch.enable_grad():
+            least = self.layered.outputs(point).amin(dim=1)
+            return torch.autograd.grad(least.sum(), point)[0]
+
     def rounding(self, x: Tensor) -> Tensor:
         """How far rounding in float64 takes the score at most (N,)."""
         with torch.no_grad():

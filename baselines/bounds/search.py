@@ -38,15 +38,17 @@ def largest_radius(
     limit: Tensor,
     tolerance: float,
     until: float | None = None,
+    first: Tensor | None = None,
 ) -> SearchResult:
     """Search each input's largest certified radius in [start, limit] to a relative ``tolerance``.
 
     margin(index, radius) -> bound at those radii for those inputs, positive = certified; OutOfTimeError ends the
     search. start: (N,) radii known to be
     certified (0 is allowed). at_zero: (N,) margin at radius 0. Inputs with at_zero <= 0 get radius 0. until: moment of
-    time.monotonic() after which nothing more is tried.
+    time.monotonic() after which nothing more is tried. first: (N,) radii to try first where nothing is certified yet.
     """
-    bracket = _Bracket(start, at_zero, limit)
+    first = FIRST_STEP * limit if first is None else torch.minimum(first, FIRST_STEP * limit)
+    bracket = _Bracket(start, at_zero, limit, first)
     for _ in range(MOST_EVALUATIONS):
         active = bracket.open(tolerance).nonzero().squeeze(1)
         if len(active) == 0 or (until is not None and time.monotonic() > until):
@@ -63,8 +65,8 @@ def largest_radius(
 class _Bracket:
     """Per input: the largest certified radius, the smallest uncertified one, and the margins there."""
 
-    def __init__(self, start: Tensor, at_zero: Tensor, limit: Tensor) -> None:
-        self.alive, self.limit = at_zero > 0, limit
+    def __init__(self, start: Tensor, at_zero: Tensor, limit: Tensor, first: Tensor) -> None:
+        self.alive, self.limit, self.first = at_zero > 0, limit, first
         self.low = torch.where(self.alive, torch.minimum(start, limit), 0.0)
         self.high = torch.full_like(limit, torch.inf)
         self.low_margin = torch.where(start > 0, torch.nan, at_zero)
@@ -89,7 +91,7 @@ class _Bracket:
         """
         slope = (self.before_margin - self.low_margin) / (self.low - self.before)
         root = 1.02 * (self.low + self.low_margin / slope)
-        nothing_known = torch.where(self.low > 0, (1 + 0.9 * tolerance) * self.low, FIRST_STEP * self.limit)
+        nothing_known = torch.where(self.low > 0, (1 + 0.9 * tolerance) * self.low, self.first)
         falls = root.isfinite() & (root > self.low)
         grown = torch.where(self.low > 0, LARGEST_GROWTH * self.low, self.limit)
         step = torch.where(

@@ -16,8 +16,9 @@ from baselines.layered.network import Layer, LayeredNetwork, times, without_zero
 from baselines.layered.operators import ACTIVATIONS, FACTORS, PIECEWISE, Activation, aten, is_affine
 from baselines.layered.tracing import BATCH, MARK, Traced, UnreadableNetwork, trace
 
-# Larger matrices are kept as CSR, which convolutions fill to a percent.
+# Larger matrices are kept as CSR, which convolutions fill to a percent; smaller ones where they are all but empty.
 DENSE_ENTRIES = 1 << 24
+EMPTY_ENTRIES, EMPTY = 1 << 20, 1 / 256
 MOST_ENTRIES = 1 << 32
 SCALES = (1e-2, 1.0, 1e2)
 AGREEMENT = 1e-9
@@ -280,7 +281,8 @@ def _kept(rows: Tensor, count: int) -> Tensor:
 def _joined(parts: list[Tensor]) -> Tensor:
     matrix = torch.cat(parts)
     if matrix.layout == torch.strided:
-        return matrix
+        large = matrix.numel() >= EMPTY_ENTRIES
+        return without_zeros(matrix) if large and matrix.count_nonzero() < EMPTY * matrix.numel() else matrix
     matrix = matrix.coalesce()
     if len(matrix.values()) * 2 > matrix.numel():
         return matrix.to_dense()

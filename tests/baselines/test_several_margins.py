@@ -134,3 +134,20 @@ def test_the_time_of_several_margins_is_theirs_together(monkeypatch):
     monkeypatch.setattr("time.monotonic", clock)
     certify_all(chains, x, "l2", budget=Budget(max_domains=100, seconds=5.0))
     assert len(asked) == 1
+
+
+def test_a_search_that_may_be_cut_begins_at_the_scale_of_the_answer(monkeypatch):
+    """Not at that of the unit box, which is far larger where there are many inputs: each try costs a bound."""
+    made = nn.Sequential(nn.Linear(500, 8), nn.ReLU(), nn.Linear(8, 2)).double().requires_grad_(False)
+    x = torch.rand(3, 500, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    made[2].bias += 0.01 - made(x).amin()
+    score, tried = BoundedScore(made, (500,)), []
+    lower = score.lower
+    monkeypatch.setattr(
+        score, "lower", lambda balls, *rest: tried.append(balls.radius.max()) or lower(balls, *rest)
+    )
+    RadiusSearch(score, x, "l1", until=math.inf).radii("ibp")
+    point = x.clone().requires_grad_()
+    least = made(point).amin(dim=1)
+    (gradient,) = torch.autograd.grad(least.sum(), point)
+    assert tried[0] <= (least / gradient.abs().amax(dim=1)).max()
