@@ -40,7 +40,8 @@ class TrainSettings:
     zero-padded. flip: random horizontal flips. rotation: random turns by up to that many degrees; scaling: random
     zooms and shears by up to that share. patience: epochs without a better validation measure before training
     stops; 0 never stops early. epoch_rows: an epoch passes over at most so many rows, other ones each time, so that
-    a long table costs no more than a short one, whoever trains on it (0: over all).
+    a long table costs no more than a short one, whoever trains on it (0: over all). rare_share: share of an epoch's
+    rows that the rarer class gets, by repetition, where it has less of the data (0: the data's own shares).
     """
 
     epochs: int = 20
@@ -58,6 +59,7 @@ class TrainSettings:
     scaling: float = 0.0
     patience: int = 0
     epoch_rows: int = 25_000
+    rare_share: float = 0.25
 
 
 @dataclass
@@ -162,8 +164,7 @@ class _Loop(Generic[Model]):
         """
         self.model.train()
         self._set_learning_rate()
-        rows = torch.randperm(len(x), generator=self.order)
-        batches = rows[: self.settings.epoch_rows or len(x)].split(self.settings.batch_size)
+        batches = rows_of_epoch(y, self.settings, self.order).split(self.settings.batch_size)
         total, seen, stopped = 0.0, 0, False
         with torch.random.fork_rng(devices=_cuda_devices(self.device)):
             torch.manual_seed(self.noise_seed + self.epoch)
@@ -291,6 +292,27 @@ def _schedule(settings: TrainSettings, epoch: int) -> float:
     if settings.schedule == "cosine":
         return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * epoch / settings.epochs)).item())
     return settings.decay**epoch if settings.schedule == "exponential" else 1.0
+
+
+def rows_of_epoch(y: Tensor, settings: TrainSettings, generator: torch.Generator) -> Tensor:
+    """Draw which rows an epoch passes over, in order, of labels y (N,); other targets have no rarer class.
+
+    However rare a class is, its rows make up ``rare_share``: from a class of 1 % alone a network learns to ignore it.
+    """
+    count = min(len(y), settings.epoch_rows or len(y))
+    rows = torch.randperm(len(y), generator=generator)
+    if y.ndim != 1 or not bool(((y == 0) | (y == 1)).all()):
+        return rows[:count]
+    label = y[rows.to(y.device)].cpu() == 1
+    rare, common = sorted((rows[label], rows[~label]), key=len)
+    wanted = math.ceil(settings.rare_share * count)
+    if len(rare) == 0 or len(rare) * count >= wanted * len(y):
+        return rows[:count]
+    rounds = [
+        rare[torch.randperm(len(rare), generator=generator)] for _ in range(math.ceil(wanted / len(rare)))
+    ]
+    drawn = torch.cat([torch.cat(rounds)[:wanted], common[: count - wanted]])
+    return drawn[torch.randperm(count, generator=generator)]
 
 
 def augment(x: Tensor, settings: TrainSettings, generator: torch.Generator) -> Tensor:

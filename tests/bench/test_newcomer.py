@@ -18,6 +18,7 @@ import onnx
 import pandas as pd
 import pytest
 from skl2onnx import to_onnx
+from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +110,15 @@ def follow(clone: Path, document: str) -> dict[str, float | str]:
     return found
 
 
+def write_mnist(clone: Path) -> None:
+    """Write small digits, enlarged, as the mnist_38.npz that the documents' data folder has."""
+    digits = load_digits()
+    chosen = np.isin(digits.target, [3, 8])
+    x = np.kron(digits.images[chosen] * 15, np.ones((1, 3, 3))).astype(np.uint8)
+    x, y = np.pad(x, ((0, 0), (2, 2), (2, 2))), digits.target[chosen]
+    np.savez(clone / "mnist_38.npz", x_train=x[:300], y_train=y[:300], x_test=x[300:], y_test=y[300:])
+
+
 def write_network(clone: Path) -> None:
     """Train a classifier of the data set ``mine`` with scikit-learn and write it as net.onnx."""
     with np.load(clone / "mine.npz") as data, warnings.catch_warnings():
@@ -132,6 +142,7 @@ def test_the_printed_commands_work_in_their_order(clone, capsys):
         (clone / "make_data.py").write_text(block)
         run(clone, "python make_data.py")
     write_network(clone)
+    write_mnist(clone)
     (clone / "bench" / "methods" / "logistic.py").write_text(blocks("README.md", "python")[0])
 
     found = {"the quick suite's stand-in": seconds}

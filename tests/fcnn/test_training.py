@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fcnn.training import TrainSettings, augment, cross_entropy, train
+from fcnn.training import TrainSettings, augment, cross_entropy, rows_of_epoch, train
 
 
 class Score(nn.Module):
@@ -73,6 +73,36 @@ def test_an_epoch_passes_over_a_limited_number_of_rows_and_over_others_the_next_
     assert len(epochs) == 3
     assert all(len(set(rows)) == len(rows) == (limit or 40) for rows in epochs)
     assert len(set().union(*epochs)) > (limit or 39)
+
+
+@pytest.mark.parametrize("rare", [0, 1])
+def test_a_rare_class_makes_up_its_share_of_an_epoch_whichever_it_is(rare):
+    y = torch.full((1000,), 1.0 - rare)
+    y[17:37] = rare
+    order = torch.Generator().manual_seed(0)
+    rows = rows_of_epoch(y, TrainSettings(rare_share=0.25, epoch_rows=400), order)
+    counts = rows.bincount(minlength=1000)
+    assert len(rows) == 400
+    assert counts[y == rare].tolist() == [5] * 20  # a quarter of 400, each as often as the others
+    assert counts[y != rare].max() == 1
+    assert set(y[rows[:100]].tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("y", "share"),
+    [
+        ((torch.arange(100) % 3 == 0).float(), 0.25),
+        ((torch.arange(100) < 2).float(), 0.0),
+        (torch.ones(100), 0.25),
+        (torch.linspace(0, 1, 100), 0.25),
+        (torch.tensor([[1.0, 0.5]]).repeat(100, 1), 0.25),
+    ],
+    ids=["no rare class", "own shares", "one class", "no labels", "labels and weights"],
+)
+def test_without_a_rare_class_an_epoch_passes_once_over_every_row(y, share):
+    settings = TrainSettings(rare_share=share)
+    rows = rows_of_epoch(y, settings, torch.Generator().manual_seed(3))
+    assert torch.equal(rows, torch.randperm(100, generator=torch.Generator().manual_seed(3)))
 
 
 class Cut(Exception):
