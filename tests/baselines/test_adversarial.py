@@ -53,6 +53,17 @@ def test_training_bounds_are_those_of_the_certificate(network):
     assert (lower <= model(x)).all() and (upper >= model(x)).all()
 
 
+def test_training_bounds_hold_behind_a_normalisation_that_turns_signs():
+    model, x = convnet().double(), images(20)[0].double()
+    with torch.no_grad():
+        model[4].weight.copy_(torch.tensor([1.0, -2.0, 0.5, -0.1]))
+    lower, upper, _ = propagate(model, x - 0.1, x + 0.1)
+    moves = 0.2 * torch.rand(200, *x.shape, generator=torch.Generator().manual_seed(2)).double() - 0.1
+    scores = torch.stack([model(x + move) for move in moves])
+    assert (lower <= scores.amin(dim=0)).all() and (scores.amax(dim=0) <= upper).all()
+    assert all((inner.lower <= inner.upper).all() for inner in propagate(model, x - 0.1, x + 0.1)[2])
+
+
 def test_pgd_stays_in_the_ball_and_the_box_and_raises_the_loss():
     x, y = images(50)
     x[0], x[1] = 0.0, 1.0

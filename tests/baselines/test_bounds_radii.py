@@ -1,5 +1,6 @@
 """Certified radii by bound propagation against exact ones, and what the search promises."""
 
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -42,6 +43,19 @@ def test_branch_and_bound_reaches_the_exact_radius(reference, reference_score, n
     assert (radius >= certify(reference_score, x, norm, "alpha_crown", domain, tolerance=8e-3)).all()
     assert (radius <= exact * (1 + REFERENCE_ACCURACY)).all()
     assert (radius >= 0.99 * exact).all()
+
+
+@pytest.mark.parametrize("method", ["ibp", "crown"])
+def test_radii_of_scores_that_cancel_stay_below_the_exact_distance(method):
+    """Terms of 1e6 and scores of 1e-6: rounding is a share of 1e-4 of them, which no relative shave covers."""
+    rng = np.random.default_rng(1)
+    weight, x = rng.normal(size=8) * 1e6, rng.random((60, 8))
+    x[:, 7] = (1e-6 - x[:, :7] @ weight[:7]) / weight[7]
+    found = certify(linear(torch.from_numpy(weight), 0.0), torch.from_numpy(x), "linf", method)
+    for row, radius in zip(x, found.tolist(), strict=True):
+        score = sum(Fraction(w) * Fraction(value) for w, value in zip(weight, row, strict=True))
+        assert Fraction(radius) <= max(score / sum(abs(Fraction(w)) for w in weight), 0)
+    assert (found > 0).sum() > 30
 
 
 def linear(weight: Tensor, bias: float) -> nn.Module:

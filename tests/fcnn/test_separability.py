@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from itertools import combinations
+from math import comb, nextafter
 
 import numpy as np
 import pytest
@@ -67,6 +68,15 @@ def test_a_point_of_the_hull_is_never_claimed_separated():
     assert not Hull(points).distances(inside, tolerance=1e-6).separated.any()
 
 
+def test_rounding_alone_separates_no_point_from_itself():
+    """The target is the point that lies farthest against the normal: the exact gap is 0, the computed one is not."""
+    rng = np.random.default_rng(4)
+    points, normals = 1e6 + rng.random((40, 30)), rng.standard_normal((200, 30))
+    targets = points[(normals @ (points - 1e6).T).argmin(axis=1)]
+    lower, _, _, _ = verify(normals, targets, points)
+    assert (lower == 0).all()
+
+
 def test_a_wrong_hyperplane_is_refused():
     points, targets = np.eye(3), np.zeros((1, 3))
     lower, _, _, _ = verify(np.array([[-1.0, 0.0, 0.0]]), targets, points)
@@ -107,6 +117,19 @@ def test_the_box_bound_agrees_with_drawn_boxes():
     low, high = inside.min(axis=1)[:, None], inside.max(axis=1)[:, None]
     empty = ~((others >= low) & (others <= high)).all(axis=2).any(axis=1)
     assert empty.mean() == pytest.approx(box_bound(5, 4, 3), abs=0.015)
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3])
+def test_no_bound_is_rounded_up(dimension):
+    for others, inside in [(1, 2), (2, 1), (4, 3), (3, 7), (6, 5)]:
+        pairs = Fraction(1, comb(others + inside, inside))
+        for bound, share in ((one_sided_bound, pairs), (interval_bound, (others + 1) * pairs)):
+            exact, found = 1 - (1 - share) ** dimension, bound(others, inside, dimension)
+            assert Fraction(found) <= exact < Fraction(nextafter(found, 2.0)), (
+                bound.__name__,
+                others,
+                inside,
+            )
 
 
 def test_bounds_refuse_empty_sets():
