@@ -1,6 +1,7 @@
 """Spies on what rows claim: the draws that count, seeds of their own for every batch, parts of the right network."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from baselines.smoothing.classifier import COUNT
 from bench.contract import Outcome
 from bench.methods._smoothing import SmoothingSettings
 from bench.methods.smoothing_gaussian import SmoothingGaussian
+from bench.methods.smoothing_splitting import SmoothingSplitting
 from bench.running.evaluate import Evaluation
 from bench.running.parts import Parts
 from bench.running.plan import Scratch
@@ -105,6 +107,26 @@ def test_each_of_two_looks_decides_at_half_of_alpha(monkeypatch):
     smoothed = SmoothedClassifier(step_model(), "gaussian", SIGMA, ALPHA)
     found = smoothed.predict(torch.zeros(4, 1), draws=DRAWS, draws_first=DRAWS, seed=5)
     assert found.tolist() == [1, -1, 0, -1]
+
+
+def test_a_threshold_decides_a_prediction_from_just_as_many_votes_as_it_was_chosen_for(monkeypatch):
+    """Calibration reads off the scores where a look at alpha / 2 turns; at alpha it would be too few votes."""
+    scores = torch.arange(float(DRAWS))[None]
+    monkeypatch.setattr("bench.methods._smoothing.noisy_scores", lambda *_, **__: scores)
+    method = SmoothingGaussian(
+        SmoothingSettings(sigma=SIGMA, draws=DRAWS, draws_calibrate=DRAWS, alpha=ALPHA)
+    )
+    method.model = SimpleNamespace(network=None)
+    low, high = (end.item() for end in method.decision_range(torch.zeros(1, 1), seed=0))
+    smoothed = SmoothedClassifier(step_model(), "gaussian", SIGMA, ALPHA)
+    for threshold, decided in ((low - 0.5, 1), (low, -1), (high - 0.5, -1), (high, 0)):
+        assert smoothed._decide((scores > threshold).sum(dim=1).numpy(), DRAWS).tolist() == [decided]
+
+
+def test_a_tied_vote_of_splitting_noise_is_not_sensitive():
+    method = SmoothingSplitting()
+    method.model = SimpleNamespace(share_at=lambda x, thresholds: np.array([[0.5, 0.5 + 1e-9, 0.4]]))
+    assert method.predict_at(torch.zeros(3, 1), [0.0], seed=0)[0].tolist() == [0, 1, 0]
 
 
 class Spied(SmoothingGaussian):

@@ -80,6 +80,16 @@ def test_scores_and_predictions_agree_at_every_operating_point(union):
     assert shares[1:] == pytest.approx([0.8, 0.9, 0.96], abs=0.025)
 
 
+def test_radii_are_those_of_the_unions_threshold_whatever_was_asked_before(union):
+    """Scores are taken with the members' thresholds at 0: certificates must set them anew."""
+    x, _ = images(40, seed=7)
+    union.predict(x, seed=0)
+    after_predicting = radii(union, x)
+    union.decision_range(x, seed=0)
+    for norm, radius in radii(union, x).items():
+        assert torch.equal(radius, after_predicting[norm]) and (radius > 0).any()
+
+
 def test_no_attack_succeeds_inside_a_radius(union):
     x, _ = images(80, seed=5)
     x = x[union.predict(x, seed=0) == 1]
