@@ -134,6 +134,18 @@ def test_data_count_by_their_arrays_and_not_by_who_fetched_them(tree):
     assert other != before
 
 
+def test_what_a_cell_is_computed_on_changes_its_key_and_how_many_at_once_does_not(monkeypatch):
+    for name in ("code_version", "package_versions"):
+        monkeypatch.setattr(f"bench.running.runner.{name}", lambda *roots: "the same")
+    entry = MethodEntry("fcnn", FCNN, {})
+
+    def key_on(*devices: str, **rest: int) -> str:
+        return cell_key(entry, plan("fcnn"), blobs(), Resources(devices, **rest))
+
+    assert len({key_on("cpu"), key_on("cuda:0"), key_on("cpu", threads=2)}) == 3
+    assert key_on("cuda:0") == key_on("cuda:1", "cuda:2")
+
+
 def test_comments_and_docstrings_change_no_key(tree):
     before = key(FCNN)
     edit(tree, RowMaker.radii, "# Edited.")

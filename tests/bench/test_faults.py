@@ -17,11 +17,15 @@ from synthetic import MeanThreshold, blobs, plan
 
 from bench import methods as registry
 from bench.compare import main
+from bench.data.request import DataRequest
 from bench.kept.rows import without_timing
+from bench.kept.store import Store
 from bench.running.batch_runner import in_halves
-from bench.running.cells import logging_to
+from bench.running.cells import CellJob, CellOutcome, logging_to
 from bench.running.evaluate import Evaluation
 from bench.running.processes import _log_file
+from bench.running.runner import _store
+from bench.suites.suite import MethodEntry
 
 MARK = "CERTBENCH_TEST_MARK"
 
@@ -103,6 +107,17 @@ def test_a_failed_cell_is_computed_again_by_the_next_run(plugged, tmp_path):
         without_timing(rows(tmp_path / "out")["cut_short"]).drop(columns="method"),
         without_timing(rows(tmp_path / "honest")["out_of_memory"]).drop(columns="method"),
     )
+
+
+def test_a_cell_with_errors_is_stored_and_does_not_count_as_finished(tmp_path):
+    found = Evaluation(MeanThreshold(), blobs(), plan()).run()
+    folder, request = Store(tmp_path).cell("blobs", "method", 0), DataRequest("blobs")
+    job = CellJob(folder, request, MethodEntry("fcnn"), plan(), key="asked for")
+    for errors, finished in (((), True), (("RuntimeError: out of luck",), False)):
+        outcome = CellOutcome(found.radii, found.predictions, {}, {}, errors=errors)
+        assert _store(job, outcome).errors == errors
+        assert folder.finished("asked for") == finished
+        assert len(folder.read()[0]) == len(found.radii)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from bench.calibration import ThresholdedScore
 from bench.contract import LinearScore, Method, Radii
 from bench.methods.fcnn import FCNN
 from bench.suites.suite import MethodEntry, load_suite
-from bench.tune.moves import chosen
+from bench.tune.moves import Candidate, chosen
 from bench.tune.results import Found, write_candidates, write_results
 from bench.tune.search import Search, Task
 from fcnn.training import TrainSettings, train
@@ -333,6 +334,21 @@ def test_what_was_chosen_becomes_a_suite_and_everything_tried_a_table(tmp_path):
         assert len(mine) == len(each.tried)
         assert mine["seconds"].sum() == pytest.approx(each.seconds)
         assert mine.loc[mine["chosen"], "measure"].item() == pytest.approx(each.choice.measure)
+
+
+def test_each_data_set_gets_the_settings_that_were_chosen_on_it(tmp_path):
+    found = []
+    for name, quality in (("blobs", 0.3), ("circles", 0.7)):
+        about = dataclasses.replace(task("pretend"), dataset=name)
+        candidate = Candidate(0, "search", "finished", {}, {"quality": quality}, measure=1.0, meets=True)
+        record = SimpleNamespace(candidates=lambda one=candidate: [one], facts=lambda number: {})
+        found.append(Found(about, record))
+    top = {"title": "T", "datasets": ["blobs", "circles"], "norms": ["l2"]}
+    (entry,) = load_suite(str(write_results(tmp_path, found, top))).methods
+    assert {name: entry.settings_for(name).quality for name in entry.datasets} == {
+        "blobs": 0.3,
+        "circles": 0.7,
+    }
 
 
 def test_a_suite_of_nothing_is_not_written(tmp_path):
