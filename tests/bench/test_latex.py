@@ -8,7 +8,7 @@ from report_runs import METHODS, NASTY, predictions_of, radii_of, write_run
 
 from bench.claim import main as claim
 from bench.kept.store import Store
-from bench.report.tables.latex import escape, markdown_latex, summary_latex
+from bench.report.tables.latex import _percent, _radius, escape, markdown_latex, summary_latex
 from bench.report.tables.summary import summarise
 
 
@@ -54,6 +54,11 @@ def test_the_summary_can_be_read_back(tmp_path):
                 assert float(cells[3]) == pytest.approx(row["median_radius"], rel=1e-3)
                 assert float(cells[3]) <= row["median_radius"]
             assert cells[1] == "--" or float(cells[1]) <= 100 * row["recall_sensitive"] + 1e-9
+
+
+def test_shares_and_radii_are_cut_never_rounded_up():
+    assert [_percent(share) for share in (0.99999, 0.12349, 0.29, 1.0)] == ["99.9", "12.3", "29.0", "100.0"]
+    assert [_radius(radius) for radius in (1.23499, 0.99999, 12345.9)] == ["1.234", "0.9999", "1.234e+04"]
 
 
 def test_the_claim_can_be_read_back(tmp_path, monkeypatch, capsys):

@@ -17,11 +17,12 @@ from report_runs import INPUTS, NASTY, curve, failed_rows, predictions_of, radii
 from synthetic import MeanSettings, MeanThreshold
 
 from bench.compare import main as compare
+from bench.kept.points import curve_file
 from bench.kept.rows import check_radii
 from bench.kept.store import Store
 from bench.report import page
 from bench.report.__main__ import main
-from bench.report.adversarial import extremes, nearest
+from bench.report.adversarial import Adversarials, extremes, nearest
 from bench.report.content import radii_limit
 from bench.report.packing import packed, steps
 from bench.report.page import write_report
@@ -259,6 +260,18 @@ def test_bad_usage_and_refusals_are_one_line_with_their_exit_code(damage, tmp_pa
     assert main([str(out)]) == (1 if damage == "not writable" else 2)
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and word in said
+
+
+def test_a_point_inside_the_radius_is_shown_before_one_outside(tmp_path):
+    """Both attacks left an example of input 3: the one that breaks its certificate must not be hidden."""
+    curve = ["set", "fcnn", "closed_form", "free", "l2", "balanced", 0]
+    for folder, index, value in (("adversarial", [3, 5], 0.9), ("counterexamples", [3], 0.1)):
+        (tmp_path / folder).mkdir()
+        points = np.full((len(index), 2), value)
+        np.savez(tmp_path / folder / f"{curve_file(curve)}.npz", index=index, adversarial=points)
+    found = Adversarials.of(tmp_path, curve)
+    assert found.breaking == {3} and sorted(found.points) == [3, 5]
+    assert found.distance(3, np.zeros(2), "linf") == pytest.approx(0.1)
 
 
 def test_a_real_run_has_a_report_with_adversarial_examples(tmp_path, capsys):

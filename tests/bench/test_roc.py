@@ -116,6 +116,15 @@ def test_seeds_are_averaged_where_all_have_the_same_false_positives():
     assert means["median_radius"].tolist() == [3.0] and means["certified_recall_1"].tolist() == [0.25]
 
 
+def test_of_thresholds_with_as_many_false_positives_the_lowest_counts():
+    """It certifies the most, and costs no false positive more."""
+    others, radii = np.array([1.0, 5.0]), {2.0: [0.5, 1.5], 3.0: [0.5, 0.0], 4.0: [0.0, 0.0]}
+    tied = roc_rows(CURVE, list(radii), others, [np.array(found) for found in radii.values()])
+    table = roc_table(tied, pd.DataFrame({"dataset": ["d"], "norm": ["l2"], "radius": [1.0]}), {"l2": [0.1]})
+    means = mean_over_seeds(table.sample(frac=1, random_state=0))
+    assert means["false_positives"].tolist() == [1] and means["certified_recall_1"].tolist() == [1.0]
+
+
 @pytest.fixture(scope="module", params=[FCNN, Cayley])
 def evaluated(request):
     method, data = request.param(), blobs(shift=0.1, count=360)
