@@ -18,7 +18,7 @@ from fcnn.certificates import NORMS, check_norm
 from fcnn.certify import CERTIFICATES, certify_batch
 from fcnn.checkpoints import pack_classifier, unpack_classifier
 from fcnn.classifier import FeatureConvexClassifier
-from fcnn.estimator_data import class_weights, hold_out, mutable_columns
+from fcnn.estimator_data import class_weights, hold_out, mutable_columns, warn_of_chance
 from fcnn.estimator_files import load_estimator, save_estimator
 from fcnn.feature_maps import CenteredAbs, FeatureMap, Identity
 from fcnn.losses import WeightedLoss
@@ -41,7 +41,8 @@ class FCNNClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         hidden: widths of the convex network's hidden layers.
-        feature_map: "identity" (centred inputs) or "centered_abs" (with their absolute values beside them).
+        feature_map: "identity" (centred inputs) or "centered_abs" (with their absolute values beside them), which is
+            needed where the sensitive class lies amid the other one: a convex score is low in one convex place only.
         norm, weight: norm to be robust in, and how much: weight of the gradient regulariser.
         epochs: most passes over the data. n_iter_no_change: passes without a lower loss on the held-out rows before
             training stops, and the best weights are kept; None never stops early.
@@ -334,6 +335,7 @@ class FCNNClassifier(ClassifierMixin, BaseEstimator):
             moved = choose_threshold(scores, sensitive, weight, self.other_recall)
         else:
             moved = Probability.fit(scores, sensitive, by_class).score_of(0.5)
+        warn_of_chance(scores > moved, sensitive, self.feature_map)
         self.classifier_.threshold += moved
         self.odds_ = Probability.fit(scores - moved, sensitive, by_class, through_zero=True)
         self.probability_ = Probability.fit(scores - moved, sensitive, weight)

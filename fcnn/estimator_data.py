@@ -1,6 +1,7 @@
 """What the estimator makes of its data before it trains: weights of classes, held-out rows, columns that may change."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from sklearn.model_selection import StratifiedShuffleSplit
 
 # With fewer held-out rows of a class, all rows are trained on and the threshold is set on them too.
 FEWEST_HELD_OUT = 5
+# A guess has recalls that add up to 1. Of fewer rows of a class a recall says little.
+NEAR_CHANCE, FEWEST_JUDGED = 1.2, 20
 
 
 def class_weights(
@@ -54,3 +57,21 @@ def mutable_columns(immutable: Sequence[Any] | None, names: Sequence[str], count
     if not mutable.any():
         raise ValueError("immutable names every column: nothing is left that an adversary could change")
     return mutable
+
+
+def warn_of_chance(found: np.ndarray, sensitive: np.ndarray, feature_map: str) -> None:
+    """Warn where rows (N,) are called sensitive (``found``) hardly better than by guessing."""
+    ours, others = found[sensitive], ~found[~sensitive]
+    if min(len(ours), len(others)) < FEWEST_JUDGED or ours.mean() + others.mean() >= NEAR_CHANCE:
+        return
+    way_out = (
+        ": if the sensitive class lies amid the other one, feature_map='centered_abs' may tell them apart"
+        if feature_map == "identity"
+        else ""
+    )
+    warnings.warn(
+        f"FCNNClassifier is hardly better than a guess: it gets {ours.mean():.0%} of the sensitive class and "
+        f"{others.mean():.0%} of the other right on the rows that set its threshold{way_out}",
+        UserWarning,
+        stacklevel=4,
+    )

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -151,6 +152,19 @@ def test_a_rare_class_is_found_with_default_settings():
     model = FCNNClassifier(random_state=0).fit(x, y)
     assert min(recalls(model, *rare(4000, share=0.1, seed=1))) >= 0.9
     assert model.n_iter_ < model.epochs  # it stopped early
+
+
+def test_a_sensitive_class_amid_the_other_is_named_as_the_cause_and_the_way_out_works():
+    rng = np.random.default_rng(0)
+    y = rng.random(6000) < 0.05
+    x = np.where(y[:, None], 0.7, 6.0) * rng.standard_normal((6000, 8))
+    with pytest.warns(UserWarning, match="hardly better than a guess.*centered_abs"):
+        FCNNClassifier(random_state=0).fit(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = FCNNClassifier(feature_map="centered_abs", random_state=0).fit(x, y)
+    found = model.predict(x)
+    assert found[y].mean() >= 0.9 and (~found[~y]).mean() >= 0.9
 
 
 def test_other_recall_is_the_share_of_the_other_class_that_stays():
