@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -245,9 +244,18 @@ def test_a_score_that_is_not_the_rule_is_noticed(tmp_path, monkeypatch):
         open_model(path, SHAPE, threshold=0.9)
 
 
-def test_an_end_that_is_not_known_stays(tmp_path):
-    path = write(Ended(lambda z: torch.sigmoid(z).sin()).eval(), "onnx", tmp_path / "net.onnx")
-    model = open_model(path, SHAPE, threshold=0.25)
+@pytest.mark.parametrize(("outputs", "logit"), [(1, 0), (1, 1), (3, 0), (3, 2)])
+def test_an_end_that_is_not_known_stays_and_the_rule_is_on_its_outputs(outputs, logit, tmp_path):
+    network = Ended(lambda z: torch.sigmoid(z).sin(), outputs).eval()
+    threshold = 0.25 if outputs == 1 else None
+    path = write(network, "onnx", tmp_path / "net.onnx")
+    model = open_model(path, SHAPE, threshold=threshold, logit=logit)
     assert model.unread
     x = far_and_near().float()
-    assert np.isin(model.score(x).numpy() > 0, (True, False)).all()
+    with torch.no_grad():
+        found = network(x)
+    if outputs == 1:
+        distance = (found[:, 0] - 0.25) * (1 if logit else -1)
+    else:
+        distance = found[:, logit] - found[:, [k for k in range(3) if k != logit]].amax(dim=1)
+    agree(model.score(x), distance > 0, distance)

@@ -1,8 +1,11 @@
 """Robust or not at given radii: answers against brute force in the plane, resuming, bad input."""
 
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -62,6 +65,16 @@ def test_a_second_call_asks_nothing_again(out, monkeypatch):
     monkeypatch.setattr(queries, "answer", lambda *_: pytest.fail("asked an answered query"))
     assert main(words) == 0
     assert (out / queries.ANSWERS).read_bytes() == before
+
+
+def test_inputs_that_were_not_asked_about_are_asked():
+    """Of some inputs there are answers from before: the others are no less a question, nor are other domains."""
+    here = {"network": "name", "norm": "linf", "domain": "box", "radius": 0.15}
+    done = pd.DataFrame({**here, "index": [0, 1, 2]})
+    network, box = queries.Network("crown", None, "name"), queries.Queries({"linf": (0.15,)}, "box")
+    answered = partial(queries._answered, done, network, "linf", 0.15)
+    assert answered(box, np.array([0, 2])) and not answered(box, np.array([0, 3]))
+    assert not answered(replace(box, domain="free"), np.array([0, 2]))
 
 
 @pytest.mark.parametrize(
