@@ -206,6 +206,21 @@ def test_what_the_library_breaks_is_kept_for_its_own_input(monkeypatch):
     assert target.failures(points).tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize(("guarantee", "excused"), [("deterministic", True), ("probabilistic", False)])
+def test_only_deterministic_certificates_are_ones_of_the_network_in_float64(guarantee, excused):
+    """The score is what attacks differentiate: of a vote it says nothing, so no broken certificate is excused by it."""
+
+    class Guaranteed(MeanThreshold):
+        pass
+
+    Guaranteed.guarantee = guarantee
+    method = Guaranteed()
+    method.build((3,), seed=0)
+    x = torch.full((2, 3), 0.6)
+    target = Target(method, x, torch.ones(2, dtype=torch.float64), "l2", "free", 0)
+    assert target.only_rounding(torch.tensor([[0.7] * 3, [0.4] * 3])).tolist() == [excused, False]
+
+
 def test_shares_count_an_uncertified_input_as_lost():
     values = np.array([0.0, 1.0, 2.0, np.inf])
     assert shares(values, np.array([0.0, 1.0, 1.5, 3.0])).tolist() == [0.75, 0.75, 0.5, 0.25]

@@ -1,6 +1,7 @@
 """Refined radii against exact ones, and what must hold for any network: order, soundness, bounds that are met."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from convex_examples import NORMS, ORDER, Rotated, centered_abs, random_classifi
 from fcnn import ConvexMLP, FeatureConvexClassifier, master
 from fcnn.certify import certify_batch, certify_with_bounds
 from fcnn.exact import exact_radius
-from fcnn.refine import RefineSettings
+from fcnn.refine import RefineSettings, Walk
+from fcnn.tangent_radii import box_loss
 
 DOMAINS = ("free", "box")
 
@@ -171,3 +173,16 @@ def test_a_map_that_mixes_coordinates_gets_sound_radii(domain):
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ValueError, match="steps must be >= 0, cuts >= 2 and gap >= 0"):
         RefineSettings(**settings)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_flat_tangent_counts_in_the_box_only_above_what_rounding_of_its_slope_may_take(norm):
+    classifier, x = random_classifier(4, 5)
+    x = x[:4]
+    certified = classifier.certified(x)
+    loss = box_loss(certified, x, norm)
+    assert loss > 0
+    offsets = loss * torch.tensor([-0.5, 0.0, 0.9, 1.1], dtype=torch.float64)
+    tangents = SimpleNamespace(feature_slope=torch.zeros(4, 5), feature_offset=offsets)
+    walk = SimpleNamespace(domain="box", certified=certified, x=x, norm=norm)
+    assert Walk._flat(walk, tangents, x).tolist() == [False, False, False, True]
