@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tables import USUAL_FACTS
 
 from bench.kept.rows import check_predictions, check_radii
 from bench.kept.store import Store
@@ -43,24 +44,14 @@ def curve(
         "method": method,
         "certificate": certificate,
         "norm": norm,
-        "domain": "free",
-        "operating_point": "balanced",
-        "guarantee": "deterministic",
-        "alpha": NAN,
-        "draws": NAN,
-        "native": True,
-        "calibrated_on": "validation",
-        "calibration_others": 200,
+        **USUAL_FACTS,
         "seed": seed,
         "index": 2 * np.arange(INPUTS),
-        "label": 1,
         "predicted": 1,
         "outcome": "certified",
         "radius": SCALE[norm] * rng.lognormal(sigma=0.6, size=INPUTS),
-        "radius_upper": NAN,
         "seconds": 0.002,
         "norms_in_call": 1,
-        "reason": "",
     }
     return pd.DataFrame({**facts, **changes})
 

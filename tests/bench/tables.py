@@ -6,6 +6,20 @@ import numpy as np
 import pandas as pd
 
 SENSITIVE_SHARE = 0.01
+# What rows of certificates hold where a test is not about it: deterministic, native, any input, balanced recalls.
+USUAL_FACTS: dict[str, object] = {
+    "domain": "free",
+    "operating_point": "balanced",
+    "guarantee": "deterministic",
+    "alpha": float("nan"),
+    "draws": float("nan"),
+    "native": True,
+    "calibrated_on": "validation",
+    "calibration_others": 200,
+    "label": 1,
+    "radius_upper": float("nan"),
+    "reason": "",
+}
 
 
 def mixed_table(rows: int, share: float = SENSITIVE_SHARE, seed: int = 0) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from tables import USUAL_FACTS
 
 from bench.kept.rows import check_predictions, check_radii
 from bench.kept.store import Store
@@ -31,24 +32,14 @@ def rows(method: str, certificate: str, norm: str, **change: object) -> pd.DataF
         "method": method,
         "certificate": certificate,
         "norm": norm,
-        "domain": "free",
-        "operating_point": "balanced",
-        "guarantee": "deterministic",
-        "alpha": NAN,
-        "draws": NAN,
-        "native": True,
-        "calibrated_on": "validation",
-        "calibration_others": 200,
+        **USUAL_FACTS,
         "seed": 0,
         "index": range(40),
-        "label": 1,
         "predicted": 1,
         "outcome": "certified",
         "radius": radius,
-        "radius_upper": NAN,
         "seconds": 0.01,
         "norms_in_call": 1,
-        "reason": "",
     }
     return pd.DataFrame({**facts, **change})
 
@@ -127,7 +118,6 @@ def test_converted_curves_have_hollow_markers_only_where_converted(drawing: tupl
         if line.get_marker() == style.marker
     ]
     assert faces == ["white", style.color]
-    assert r"converted in $\ell_1$;" in style.label
 
 
 def test_legend_follows_the_suite_and_tells_clean_accuracy_and_box(drawing: tuple) -> None:
@@ -141,7 +131,7 @@ def test_legend_follows_the_suite_and_tells_clean_accuracy_and_box(drawing: tupl
         "other, lipschitz",
         "other, x",
     ]
-    assert all(label.endswith("clean 100.0 % / 50.0 %") for label in labels)
+    assert all(label.endswith("clean 100.0 / 50.0 %") for label in labels)
 
 
 def test_curves_differ_without_colour() -> None:

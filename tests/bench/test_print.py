@@ -41,7 +41,7 @@ from bench.report.figures.bracket_figure import bracket_figure
 from bench.report.figures.curve_figure import curve_figure
 from bench.report.figures.leaders import leaders
 from bench.report.figures.leaders_figure import leaders_figure
-from bench.report.figures.line_styles import in_seconds, legend_styles
+from bench.report.figures.line_styles import in_seconds, legend_styles, log_axis
 from bench.report.figures.looks import PAGE, PAGE_HEIGHT, SMALL, house_look
 from bench.report.figures.roc_figure import Thresholds, certified_roc_figure, median_figure
 from bench.report.figures.roc_leaders_figure import roc_leaders_figure
@@ -200,7 +200,7 @@ def test_a_bracket_of_many_methods_is_a_page_high_and_its_legend_hides_nothing()
     assert not any(upper.overlaps(lower) for upper, lower in pairwise(labels))
 
 
-@pytest.mark.parametrize("others", [106, 974, 20_000])
+@pytest.mark.parametrize("others", [106, 974, 1000, 20_000])
 @pytest.mark.parametrize("draw", ["median", "rate"])
 def test_rates_stand_apart_from_each_other(others: int, draw: str) -> None:
     _, predictions = tables()
@@ -217,6 +217,20 @@ def test_rates_stand_apart_from_each_other(others: int, draw: str) -> None:
         assert len(boxes) >= 4
         # An n's width between two.
         assert all(one.x1 + 0.5 * SMALL < other.x0 for one, other in pairwise(boxes))
+
+
+@pytest.mark.parametrize("limits", [(1e-4, 0.45), (3e-4, 30.0), (0.05, 5.0), (1e-5, 1e3)])
+def test_numbers_of_logarithmic_axes_stand_apart(limits: tuple[float, float]) -> None:
+    with house_look():
+        figure = Figure(figsize=(PAGE, 2), layout="constrained")
+        for ax in figure.subplots(1, 3):
+            ax.set_xlim(*limits)
+            log_axis(ax)
+            ax.tick_params(labelsize=SMALL, pad=1)
+        figure.draw_without_rendering()
+    ticks = [tick for tick in ax.xaxis.get_major_ticks() if limits[0] <= tick.get_loc() <= limits[1]]
+    boxes = [tick.label1.get_window_extent() for tick in ticks if tick.label1.get_text()]
+    assert len(boxes) >= 2 and all(one.x1 + 1 < other.x0 for one, other in pairwise(boxes))
 
 
 def test_seconds_have_units_and_a_power_of_ten_at_least() -> None:

@@ -20,7 +20,7 @@ from browsing import (
     table,
     until,
 )
-from report_runs import NASTY, failed_rows, write_run
+from report_runs import NASTY, failed_rows, predictions_of, radii_of, write_run
 
 from bench.kept.store import Store
 from bench.report.page import write_report
@@ -291,6 +291,32 @@ def test_the_page_opens_with_the_verdict_and_its_table_leads_to_the_curves(repor
     second = report.find_elements(By.CSS_SELECTOR, "main > section")[1]
     assert second.is_displayed()
     assert verdict.location["y"] < second.find_element(By.CSS_SELECTOR, ".chart").location["y"]
+
+
+BROKEN_WORDS = """
+const broken = [];
+for (const cell of document.querySelectorAll("#verdict th[scope=row]")) {
+  for (const node of cell.childNodes) {
+    for (const word of node.nodeType === 3 ? node.data.matchAll(/\\S+/g) : []) {
+      const range = document.createRange();
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      if (range.getClientRects().length > 1) broken.push(word[0]);
+    }
+  }
+}
+return broken;
+"""
+
+
+def test_a_phone_breaks_no_data_sets_name_within_a_word(browser, tmp_path):
+    name = "malware_benign_128"
+    out = write_run(tmp_path / "out", radii_of(name), [predictions_of(name)])
+    write_report(out)
+    show(browser, out, PHONE)
+    assert name in table(browser.find_element(By.ID, "verdict"), "Who leads").iloc[0, 0]
+    assert browser.execute_script(BROKEN_WORDS) == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= PHONE[0]
 
 
 def test_details_are_folded_and_the_page_is_short(report, shown):

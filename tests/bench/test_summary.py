@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables import USUAL_FACTS
 
 from bench.basics.files import seal, unseal
 from bench.kept.rows import check_predictions, check_radii
@@ -37,24 +38,14 @@ def curve_rows(outcomes: str, radii: list[float], **change: object) -> pd.DataFr
             "method": "fcnn",
             "certificate": "closed_form",
             "norm": "l2",
-            "domain": "free",
-            "operating_point": "balanced",
-            "guarantee": "deterministic",
-            "alpha": NAN,
-            "draws": NAN,
-            "native": True,
-            "calibrated_on": "validation",
-            "calibration_others": 200,
+            **USUAL_FACTS,
             "seed": 0,
             "index": range(len(outcomes)),
-            "label": 1,
             "predicted": [predicted[letter] for letter in outcomes],
             "outcome": [names[letter] for letter in outcomes],
             "radius": radii,
-            "radius_upper": NAN,
             "seconds": [2.0 if letter in "ct" else 0.0 for letter in outcomes],
             "norms_in_call": 3,
-            "reason": "",
         }
     )
     return check_radii(frame.assign(**change))

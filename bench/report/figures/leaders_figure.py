@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import PercentFormatter
 
 from bench.kept.rows import LINE
@@ -27,8 +28,8 @@ from bench.report.figures.radius_axis import BROKEN, linear_radii
 
 TABLE_ROW = 0.12
 PANEL_HEIGHTS = (1.1, 1.75)
-# A table's columns; how many characters it has room for, a pair of recalls takes, and lie between two columns.
-TABLE_COLUMNS, TABLE_CHARACTERS, RECALLS, GUTTER = 3, 120, 16, 3
+# A table's columns, and in points: how wide it is, a pair of recalls with what is left of it, and between two columns.
+TABLE_COLUMNS, TABLE_WIDTH, RECALLS, GUTTER = 3, 0.87 * 72 * PAGE, 38.0, 6.0
 LONGEST = 60
 OURS = "feature_convex"
 # A curve ends where fewer than this share of the inputs are certified.
@@ -171,14 +172,19 @@ def _table(row: LeaderRow) -> list[list[CurveId]]:
     for count in range(TABLE_COLUMNS, 0, -1):
         lines = max(1, math.ceil(len(row.shown) / count))
         columns = [row.shown[start : start + lines] for start in range(0, len(row.shown), lines)]
-        if sum(_needed(row, keys) for keys in columns) <= TABLE_CHARACTERS:
+        if sum(_needed(row, keys) for keys in columns) <= TABLE_WIDTH:
             break
     return columns
 
 
-def _needed(row: LeaderRow, keys: Sequence[CurveId]) -> int:
-    """Return how many characters wide a column of the table must be."""
-    return max(min(LONGEST, len(row.styles[key].name)) for key in keys) + RECALLS
+def _needed(row: LeaderRow, keys: Sequence[CurveId]) -> float:
+    """Return how wide a column of the table must be, in points."""
+    names = [TextPath((0, 0), _shown_name(row.styles[key]), size=SMALL) for key in keys]
+    return max(name.get_extents().width for name in names) + RECALLS + GUTTER
+
+
+def _shown_name(style: LineStyle) -> str:
+    return textwrap.shorten(style.name, LONGEST, placeholder=" ...")
 
 
 def _lines(row: LeaderRow) -> int:
@@ -191,19 +197,18 @@ def _recalls(ax: Axes, row: LeaderRow) -> None:
     columns, lines = _table(row), _lines(row)
     facts = row.leaders.drop_duplicates(LINE).set_index(LINE)
     needed = [_needed(row, keys) for keys in columns]
-    spare = (TABLE_CHARACTERS - sum(needed)) / max(1, len(columns))
+    spare = (TABLE_WIDTH - sum(needed)) / max(1, len(columns))
     style: dict[str, Any] = {"transform": ax.transAxes, "fontsize": SMALL}
     left = 0.0
-    for keys, characters in zip(columns, needed, strict=True):
-        right = left + (characters + spare) / TABLE_CHARACTERS
+    for keys, width in zip(columns, needed, strict=True):
+        right = left + (width + spare) / TABLE_WIDTH
         for line, key in enumerate(keys):
             y = 1 - (line + 0.75) / (lines + 0.5)
-            name = textwrap.shorten(row.styles[key].name, LONGEST, placeholder=" ...")
             recalls = " / ".join(
                 _percent(facts.loc[key, column]) for column in ("recall_sensitive", "recall_other")
             )
-            ax.text(left, y, name, color=readable(row.styles[key].color), **style)
-            ax.text(right - GUTTER / TABLE_CHARACTERS, y, recalls, ha="right", **style)
+            ax.text(left, y, _shown_name(row.styles[key]), color=readable(row.styles[key].color), **style)
+            ax.text(right - GUTTER / TABLE_WIDTH, y, recalls, ha="right", **style)
         left = right
 
 

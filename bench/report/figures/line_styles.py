@@ -27,6 +27,9 @@ DASHES: dict[str, tuple[LineStyleType, ...]] = {
     "box": ((0, (4, 2)), (0, (1.2, 1.2)), (0, (4, 1.2, 1.2, 1.2)), (0, (2.5, 2.5))),
 }
 MARKERS = "os^DvPX<>*ph"
+# What a logarithmic axis of so many powers of ten at the most numbers within each, where there is room; points that a
+# digit takes in small print, and that lie between two numbers.
+STEPS, DIGIT, AIR = ((2.0, (1, 2, 5)), (3.5, (1, 3)), (np.inf, (1,))), 3.6, 5.0
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 CHARACTERS_PER_INCH = 23.5
 
@@ -160,11 +163,21 @@ def log_axis(ax: Axes) -> None:
     """Make the x axis logarithmic with as many plain numbers on it as it has room for."""
     ax.set_xscale("log")
     low, high = ax.get_xlim()
-    decades = np.log10(high / low)
-    steps = (1, 2, 5) if decades < 2 else (1, 3) if decades < 3.5 else (1,)
-    ax.xaxis.set_major_locator(LogLocator(subs=steps, numticks=12))
+    assert ax.figure is not None
+    room, decades = 72 * ax.bbox.width / ax.figure.dpi, np.log10(high / low)
+    choice = [steps for most, steps in STEPS if decades < most]
+    steps = next((steps for steps in choice if sum(_widths(low, high, steps)) <= room), choice[-1])
+    most = int(room / max([DIGIT + AIR, *_widths(low, high, steps)]))
+    ax.xaxis.set_major_locator(LogLocator(subs=steps, numticks=max(2, min(12, most))))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _widths(low: float, high: float, steps: tuple[int, ...]) -> list[float]:
+    """Return how many points each number of a logarithmic axis takes, with some air."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    return [DIGIT * len(f"{tick:g}") + AIR for tick in ticks if low <= tick <= high]
 
 
 def seconds_axis(ax: Axes) -> None:
@@ -197,19 +210,16 @@ def legend_columns(labels: Iterable[str], width: float) -> int:
 
 
 def _remarks(rows: pd.DataFrame) -> str:
-    """What the reader must know beside the name: conversions, the split it was balanced on, clean accuracy."""
-    first, remarks = rows.iloc[0], []
-    converted = rows.loc[~rows["native"] & (rows["certified"] > 0), "norm"]
-    if len(converted):
-        remarks.append(f"converted in {', '.join(NORM_SYMBOLS[norm] for norm in converted)}")
+    """What the reader must know beside the name: the split it was balanced on, doubts, clean accuracy."""
+    first, remarks = rows.iloc[0], list[str]()
     if first["calibrated_on"] == "test":
         remarks.append("threshold chosen on test data")
     if first["near_chance"]:
         remarks.append("(?)")
     recalls = [_share(first["recall_sensitive"]), _share(first["recall_other"])]
-    return "; ".join(["", *remarks, f"clean {' / '.join(recalls)}"])
+    return "; ".join(["", *remarks, f"clean {' / '.join(recalls)} %"])
 
 
 def _share(share: float) -> str:
     # Cut, not rounded: 100.0 % is for a method that makes no mistake.
-    return "?" if np.isnan(share) else f"{np.floor(share * 1000 + 1e-9) / 10:.1f} %"
+    return "?" if np.isnan(share) else f"{np.floor(share * 1000 + 1e-9) / 10:.1f}"

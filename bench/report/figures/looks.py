@@ -54,9 +54,10 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
 
 
 def in_palette(png: bytes) -> bytes:
-    """Return a PNG in 256 colours of its own: a third of the size, and nothing that the eye tells apart is lost."""
+    """Return a PNG in 128 colours of its own: a third of the size, and nothing that the eye tells apart is lost."""
     with Image.open(io.BytesIO(png)) as image:
-        small = image.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        look: dict[str, Any] = {"method": Image.Quantize.MEDIANCUT, "dither": Image.Dither.NONE}
+        small = image.convert("RGB").quantize(128, kmeans=2, **look)
     sink = io.BytesIO()
     small.save(sink, "PNG", optimize=True)
     return sink.getvalue()

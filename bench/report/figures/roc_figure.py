@@ -217,7 +217,7 @@ def rate_axis(ax: Axes, others: int) -> None:
     """Make the x axis logarithmic, from no false positive (marked 0) to 1."""
     ax.set_xscale("log")
     ax.set_xlim(0.4 / others, 1.1)
-    rates, fewest = (RATES, 1) if others < MANY else (DECADES, 4)
+    rates, fewest = (RATES, 2) if others < MANY else (DECADES, 4)
     ticks = [0.5 / others, *(rate for rate in rates if rate >= fewest / others)]
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_minor_locator(NullLocator())

@@ -11,6 +11,11 @@ function el(tag, properties = {}, ...children) {
   return node;
 }
 
+// A name that may be broken after its underscores, so that a narrow column breaks no word.
+function breakable(name) {
+  return name.split(/(?<=_)/).flatMap((part, place) => (place ? [el("wbr"), part] : [part]));
+}
+
 // A group of radio buttons in one frame; options: [[value, text], ...].
 function choice(title, options, chosen, changed) {
   const name = `choice-${(choice.count = (choice.count || 0) + 1)}`;

@@ -57,7 +57,7 @@ function leadersTable() {
       el(
         "tr",
         {},
-        el("th", { scope: "row" }, dataset.name),
+        el("th", { scope: "row" }, breakable(dataset.name)),
         norms.map((norm) => leaderCell(mine.find((cell) => cell.norm === norm))),
       ),
     );
@@ -79,7 +79,7 @@ function factorsTable() {
     return el(
       "tr",
       {},
-      el("th", { scope: "row" }, row.dataset),
+      el("th", { scope: "row" }, breakable(row.dataset)),
       cells.map((text) => el("td", { class: "text" }, text)),
     );
   });
