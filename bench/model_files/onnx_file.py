@@ -98,14 +98,15 @@ def _constants(graph: Any) -> dict[str, Tensor]:
 
     found = {tensor.name: _as_tensor(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
     for name, tensor in found.items():
-        # A single infinite number may be a bound, of Clip or of Pad before a maximum.
-        if tensor.is_floating_point() and (
-            tensor.isnan().any() or (tensor.numel() > 1 and tensor.isinf().any())
-        ):
-            raise UsageError(
-                f"its weight {name!r} has NaN or infinite values: train it again, and export that"
-            )
+        _require_finite(name, tensor)
     return found
+
+
+def _require_finite(name: str, tensor: Tensor, infinities: bool = False) -> None:
+    # A single infinite number may be a bound, of Clip or of Pad before a maximum; many of them, a mask.
+    infinite = not infinities and tensor.numel() > 1 and tensor.isinf().any()
+    if tensor.is_floating_point() and (tensor.isnan().any() or infinite):
+        raise UsageError(f"its weight {name!r} has NaN or infinite values: train it again, and export that")
 
 
 def _as_tensor(array: np.ndarray) -> Tensor:
@@ -273,7 +274,11 @@ def _fold(node: Any, name: str, recorder: Recorder, weights: dict[str, Tensor], 
         raise UnreadError(
             f"operator {name} is not supported on constants ({type(error).__name__})"
         ) from error
-    weights.update({key: _as_tensor(value) for key, value in zip(node.output, results, strict=True)})
+    found = {key: _as_tensor(value) for key, value in zip(node.output, results, strict=True)}
+    if name == "Constant":
+        for key, value in found.items():
+            _require_finite(key, value, infinities=True)
+    weights.update(found)
 
 
 def _compare(session: Session, program: Program) -> None:

@@ -148,11 +148,21 @@ def _order(shape: tuple[int, ...], input_shape: tuple[int, ...], layout: str) ->
         raise UsageError(
             f"it takes inputs of shape {shape} ({wanted} numbers), the data has {input_shape} ({given})"
         )
-    if len(input_shape) != 3 or layout == "chw":
+    if len(input_shape) != 3:
+        if layout != "auto":
+            raise UsageError(
+                f"--layout {layout}: the data has inputs of shape {input_shape}, which are no images"
+            )
         return None
     last = (*input_shape[1:], input_shape[0])
-    if layout == "hwc":
-        return (0, 2, 3, 1)
+    if layout != "auto":
+        meant, other = (last, input_shape) if layout == "hwc" else (input_shape, last)
+        if shape == other != meant and input_shape[0] > 1:
+            raise UsageError(
+                f"--layout {layout}: the data's images would have the shape {meant}, but it takes inputs of shape "
+                f"{shape}"
+            )
+        return (0, 2, 3, 1) if layout == "hwc" else None
     if len(shape) != 3 or shape == input_shape or input_shape[0] == 1:
         return None
     if shape == last:
