@@ -251,6 +251,10 @@ def _encoded(
         }
     except ValueError as error:
         raise UsageError(f"the columns of {path} cannot be encoded: {reason(error)}") from error
+    if not np.ptp(arrays["x_train"], axis=0).any():
+        raise UsageError(
+            f"every column of {path} has one value only in the training rows: nothing to learn from"
+        )
     columns: list[Column] = []
     features: list[str] = []
     if numbers:

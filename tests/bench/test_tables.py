@@ -144,6 +144,10 @@ def missing_label(frame):
     frame.loc[3, "label"] = None
 
 
+def nothing_varies(frame):
+    frame[[name for name in frame.columns if name != "label"]] = 1.0
+
+
 def only_categories(frame):
     for name in [name for name in frame if name.startswith(("am", "im"))]:
         del frame[name]
@@ -175,6 +179,7 @@ BAD = {
         "no column",
         "--perturb-categorical",
     ),
+    "constant": (nothing_varies, {}, "one value only", "nothing to learn from"),
     "text": (text_in_numbers, {}, "'amount2'", "'n/k' in row 18"),
     "holes": (holes, {}, "'amount3'", "2 missing values, the first in row 6"),
     "endless": (endless, {}, "'amount3'", "infinite value in row 8"),
