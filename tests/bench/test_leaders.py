@@ -177,7 +177,7 @@ def test_names_stay_in_the_panel_at_every_resolution_and_long_ones_are_not_cut()
 
 def test_curves_along_an_edge_and_points_that_stand_alone_have_their_names_beside_them_and_apart() -> None:
     flat = [NamedCurve(f"flat {k}", STAIRS, np.zeros(50), {}) for k in range(2)]
-    points = (np.array([0.1, 0.9]), np.array([0.3, 0.7]))
+    points = (np.array([0.8, 0.1]), np.array([0.9, 0.3]))
     alone = NamedCurve("two points", *points, {}, marks=points, joined=False)
     (ax,) = crowded(*flat, alone).axes
     check_names(ax)
@@ -185,7 +185,7 @@ def test_curves_along_an_edge_and_points_that_stand_alone_have_their_names_besid
     bottom = ax.transData.transform((0, 0))[1]
     assert all(box.y0 - bottom < 30 * 200 / 72 for box in level)
     near = [
-        name.padded(20 * 200 / 72).contains(*ax.transData.transform(point))
+        name.padded(8 * 200 / 72).contains(*ax.transData.transform(point))
         for point in zip(*points, strict=True)
     ]
     assert sum(near) == 1
