@@ -86,11 +86,17 @@ def clone(tmp_path_factory):
     return folder
 
 
+def briefly(command: str) -> str:
+    """A search for seconds, of methods that are judged in seconds: what it finds is another test's matter."""
+    shorter = re.sub(r"--(tune|minutes) \d+", r"--\1 0.05", command)
+    return shorter if shorter == command or "--methods" in command else f"{shorter} --methods fcnn crown"
+
+
 def run(clone: Path, command: str) -> tuple[str, float]:
     """Run a printed command in the copy; return what it says and its seconds."""
     environment = {**os.environ, "PYTHONPATH": str(clone), "OMP_NUM_THREADS": "1"}
     environment.pop("BENCH_DATA_DIR", None)
-    command = re.sub(r"--(tune|minutes) \d+", r"--\1 0.05", command)  # a search's time is its own test's
+    command = briefly(command)
     words = command.replace("--data-dir DIR", "--data-dir .").split()
     start = time.perf_counter()
     found = subprocess.run(
