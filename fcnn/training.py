@@ -58,7 +58,7 @@ class TrainSettings:
     rotation: float = 0.0
     scaling: float = 0.0
     patience: int = 0
-    epoch_rows: int = 25_000
+    epoch_rows: int = 16_000
     rare_share: float = 0.25
 
 
