@@ -196,10 +196,13 @@ def test_what_the_library_breaks_is_kept_for_its_own_input(monkeypatch):
     x = torch.full((3, 1, 5, 5), 0.7)
     radius = torch.tensor([torch.inf, 5.0, 5.0], dtype=torch.float64)
     adversarial = torch.full((1, 1, 5, 5), 0.4)
-    nothing = lambda score, x, *rest: Attacked(x.clone(), score(x))  # noqa: E731
-    monkeypatch.setattr("bench.attacking.targets.norm_exact", nothing)
-    met = lambda score, x, *rest: [torch.cat([x[:1], adversarial])]  # noqa: E731
-    monkeypatch.setattr("bench.attacking.targets.library_attacks", met)
+    monkeypatch.setattr(
+        "bench.attacking.targets.norm_exact", lambda score, x, *rest: Attacked(x.clone(), score(x))
+    )
+    monkeypatch.setattr(
+        "bench.attacking.targets.library_attacks",
+        lambda score, x, *rest: [torch.cat([x[:1], adversarial])],
+    )
     target = Target(MeanThreshold(), x, radius, "l2", "box", 0)
     points, _ = target.attack(AttackSettings(1, 1), library=3)
     assert torch.equal(points, torch.cat([x[:2], adversarial]))
@@ -210,11 +213,7 @@ def test_what_the_library_breaks_is_kept_for_its_own_input(monkeypatch):
 def test_only_deterministic_certificates_are_ones_of_the_network_in_float64(guarantee, excused):
     """The score is what attacks differentiate: of a vote it says nothing, so no broken certificate is excused by it."""
 
-    class Guaranteed(MeanThreshold):
-        pass
-
-    Guaranteed.guarantee = guarantee
-    method = Guaranteed()
+    method = type("Guaranteed", (MeanThreshold,), {"guarantee": guarantee})()
     method.build((3,), seed=0)
     x = torch.full((2, 3), 0.6)
     target = Target(method, x, torch.ones(2, dtype=torch.float64), "l2", "free", 0)
