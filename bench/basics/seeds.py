@@ -4,7 +4,7 @@ import hashlib
 
 
 def derive_seed(*names: object) -> int:
-    """Return a 63-bit seed from an ordered list of names, for example (0, "mnist_38", "fcnn", "fit").
+    """Return a 63-bit seed from an ordered list of names, for example (0, "mnist_38", 1, "fit").
 
     Names are length-prefixed before hashing, so ("a", "bc") and ("ab", "c") differ.
     """

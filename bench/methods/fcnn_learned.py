@@ -1,5 +1,6 @@
 """Feature-convex networks on learned maps: the layers of a Lipschitz network, and a convex head for its last."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from baselines.lipschitz import one_sided_radius_loss
 from baselines.lipschitz.features import LipschitzFeatures, affine_head
 from bench.basics.settings import from_table
 from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
+from bench.calibration import BALANCED_POINT, OperatingPoint, calibrated_threshold
 from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, Method, Radii, TrainingData
 from bench.methods._lipschitz import LipschitzMethod
 from bench.methods.bro import BRO
@@ -42,8 +44,8 @@ class FCNNLearnedSettings:
     ``hidden``, or ``max_affine`` with so many ``pieces``.
     margin, radius_target, radius_weight: of the loss, as for the Lipschitz network. train: of head and map together,
     the map only if ``train_map``.
-    kept_recall: what is kept is the epoch, or the start, with the best median radius of sensitive validation inputs at
-    this recall of the other class.
+    kept_recall: what is kept is the epoch, or the start, with the best median radius of sensitive validation inputs,
+    by the geometric mean of that at balanced recalls and that at this recall of the other class.
     """
 
     feature_map: Literal["cayley", "sll", "bro", "linf_distance", "l1_lipschitz"] = "cayley"
@@ -127,7 +129,7 @@ class FCNNLearned(Method):
     def fit(self, data: TrainingData, context: FitContext) -> None:
         self._fit_map(data, context)
         self.dual_order = DUAL_NORM_ORDER[self.model.feature_map.lands_in(self.base.native_norm)]
-        best = self._median_radius(data)
+        best = self._validation_radius(data)
         start = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
@@ -140,7 +142,7 @@ class FCNNLearned(Method):
             self.settings.train,
             seed=context.seed,
             after_step=self._project,
-            validate=lambda model: self._median_radius(data),
+            validate=lambda model: self._validation_radius(data),
             checkpoint=context.checkpoint,
             progress=context.progress,
         )
@@ -171,18 +173,20 @@ class FCNNLearned(Method):
         self.model.project()
         self.base.model.project()
 
-    def _median_radius(self, data: TrainingData) -> float:
-        """Median radius of the sensitive validation inputs at the threshold for ``kept_recall``."""
+    def _validation_radius(self, data: TrainingData) -> float:
+        """What ``kept_recall`` judges by; one operating point alone is too few inputs to tell an epoch from luck."""
         self.model.eval()
-        scores, sizes = [], []
-        for batch in data.x_val.split(self.batch_size):
-            score, gradient = score_and_gradient(self.model, batch)
-            scores.append(score.detach())
-            sizes.append(torch.linalg.vector_norm(gradient.detach(), self.dual_order, dim=1))
-        score, size = torch.cat(scores), torch.cat(sizes)
-        threshold = score[data.y_val < 0.5].quantile(self.settings.kept_recall)
-        radius = (score - threshold).clamp(min=0) / size.clamp(min=1e-12)
-        return float(radius[data.y_val > 0.5].median())
+        found = [score_and_gradient(self.model, batch) for batch in data.x_val.split(self.batch_size)]
+        score = torch.cat([score.detach() for score, _ in found])
+        size = torch.cat(
+            [torch.linalg.vector_norm(each.detach(), self.dual_order, dim=1) for _, each in found]
+        )
+        medians = []
+        for point in (BALANCED_POINT, OperatingPoint(self.settings.kept_recall)):
+            above = (score - calibrated_threshold(score, data.y_val, point)).clamp(min=0)
+            radius = above / size.clamp(min=1e-12)
+            medians.append(float(radius[data.y_val > 0.5].median()))
+        return math.prod(medians) ** (1 / len(medians))
 
     def score(self, x: Tensor) -> Tensor:
         return self.model.score(x)

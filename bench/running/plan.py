@@ -31,8 +31,12 @@ class CellPlan:
         return (GIVEN,) if self.calibrate == "none" else self.points
 
     def seed_for(self, *purpose: object) -> int:
-        """Seed of one purpose; it depends on names only, never on what else is in the suite."""
-        return derive_seed(self.suite_seed, self.dataset, self.method_id, self.seed, *purpose)
+        """Seed of one purpose; it depends on names only, never on what else is in the suite.
+
+        It is the same for every method (common random numbers): what two methods share, such as a Lipschitz network
+        and a convex head on its layers, starts from the same weights and sees the same batches in both.
+        """
+        return derive_seed(self.suite_seed, self.dataset, self.seed, *purpose)
 
 
 @dataclass(frozen=True)

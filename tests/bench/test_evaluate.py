@@ -199,3 +199,11 @@ def test_thresholds_are_chosen_on_the_inputs_of_the_split_with_their_own_labels(
     index = chosen_test_inputs(data, 20)
     chosen = {"validation": (data.x_val, data.y_val), "test": (data.x_test[index], data.y_test[index])}
     assert all(np.array_equal(seen, own) for seen, own in zip(method.seen, chosen[split], strict=True))
+
+
+def test_methods_have_random_numbers_in_common_and_nothing_else_does():
+    seed = plan("fcnn").seed_for("fit")
+    assert plan("cayley").seed_for("fit") == seed
+    others = [plan(seed=1), plan(suite_seed=1), plan(dataset="moons")]
+    seeds = {seed, plan().seed_for("build"), *(other.seed_for("fit") for other in others)}
+    assert len(seeds) == 5

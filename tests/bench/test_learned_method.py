@@ -148,6 +148,17 @@ def test_training_the_head_never_ends_below_the_maps_own_network(name):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_what_is_kept_is_judged_at_both_operating_points():
+    """On a line: the balanced threshold is 0.75, that for nine of ten 0.85, the median sensitive input 1.25."""
+    others, sensitive_ones = torch.arange(10) / 10, torch.tensor([0.65, 0.95, 1.25, 1.55, 1.85])
+    x, y = torch.cat([others, sensitive_ones])[:, None].double(), torch.cat([torch.zeros(10), torch.ones(5)])
+    method = method_of("cayley", kept_recall=0.9)
+    method.use_linear(torch.tensor([1.0], dtype=torch.float64), bias=0.0)
+    method.dual_order = 2.0
+    judged = method._validation_radius(TrainingData(x, y, x, y))
+    assert judged == pytest.approx(math.sqrt((1.25 - 0.75) * (1.25 - 0.85)))
+
+
 def test_an_interrupted_training_ends_with_the_same_network(tmp_path):
     class Interrupted(FCNNLearned):
         def loss(self, model, x, y, done):
