@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bench.basics.commands import command
 from bench.basics.errors import Parser
+from bench.basics.whole_numbers import whole
 
 
 def parser() -> Parser:
@@ -27,23 +28,31 @@ def parser() -> Parser:
     add("out", type=Path, metavar="OUT", help="output folder of a finished run")
     add("--data-dir", type=Path, metavar="DIR", help="where the run's data sets are")
     add(
-        "--limit", type=int, default=100, metavar="N", help="certificates per curve, 0 for all (default: 100)"
+        "--limit",
+        type=whole(0),
+        default=100,
+        metavar="N",
+        help="certificates per curve, 0 for all (default: 100)",
     )
-    add("--steps", type=int, default=40, metavar="N", help="steps of each attack (default: 40)")
-    add("--restarts", type=int, default=3, metavar="N", help="starting points (default: 3)")
+    add("--steps", type=whole(1), default=40, metavar="N", help="steps of each attack (default: 40)")
+    add("--restarts", type=whole(1), default=3, metavar="N", help="starting points (default: 3)")
     add(
         "--points",
-        type=int,
+        type=whole(0),
         default=0,
         metavar="N",
         help="attacked points for deterministic certificates, at least",
     )
     add(
-        "--library", type=int, default=20, metavar="N", help="images per curve for torchattacks (default: 20)"
+        "--library",
+        type=whole(0),
+        default=20,
+        metavar="N",
+        help="images per curve for torchattacks (default: 20)",
     )
     add(
         "--bracket",
-        type=int,
+        type=whole(0),
         default=100,
         metavar="N",
         help="inputs per method, 0 for no bracket (default: 100)",

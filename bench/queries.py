@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.basics.commands import command
 from bench.basics.errors import Parser
 from bench.basics.norms import NORMS
+from bench.basics.whole_numbers import MOST_AT_A_TIME, whole
 
 
 def parser() -> Parser:
@@ -43,15 +44,15 @@ def parser() -> Parser:
         default="box",
         help="where perturbed inputs may lie (default: box)",
     )
-    add("--inputs", type=int, default=20, metavar="N", help="sensitive test inputs (default: 20)")
+    add("--inputs", type=whole(1), default=20, metavar="N", help="sensitive test inputs (default: 20)")
     add("--seconds", type=float, default=30.0, metavar="S", help="time limit of a query (default: 30)")
-    add("--seed", type=int, default=0, metavar="N", help="seed of the cells (default: 0)")
+    add("--seed", type=whole(0), default=0, metavar="N", help="seed of the cells (default: 0)")
     add("--operating-point", metavar="POINT", help="at whose threshold (default: the run's first)")
     add("--data-dir", type=Path, metavar="DIR", help="where the run's data sets are")
     add("--sensitive", metavar="CLASS", help="sensitive class, if the run was given one")
     add(
         "--jobs",
-        type=int,
+        type=whole(1, MOST_AT_A_TIME),
         default=os.cpu_count(),
         metavar="N",
         help="queries at a time (default: one per core)",

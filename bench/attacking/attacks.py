@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.basics.errors import UsageError, unknown
+from bench.basics.errors import unknown
 from bench.contract import NORMS
 
 Score = Callable[[Tensor], Tensor]
@@ -19,19 +19,11 @@ ORDERS = {"l1": 1.0, "l2": 2.0, "linf": float("inf")}
 
 @dataclass(frozen=True)
 class AttackSettings:
-    """steps per restart; restarts from random points of the ball, the first from the input itself.
-
-    Raises UsageError for numbers below 1.
-    """
+    """steps per restart; restarts from random points of the ball, the first from the input itself; both at least 1."""
 
     steps: int = 40
     restarts: int = 3
     step_share: float = 2.5
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name} {getattr(self, name)}: give a whole number >= 1")
 
 
 @dataclass(frozen=True)

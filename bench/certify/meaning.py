@@ -8,8 +8,6 @@ from bench.data import Dataset
 
 def check(options: argparse.Namespace) -> None:
     """Raise UsageError for numbers that make no sense."""
-    if options.inputs < 0:
-        raise UsageError(f"--inputs {options.inputs}: give 0 (all) or more")
     for name in ("seconds", "minutes"):
         if not 0 < getattr(options, name) < float("inf"):
             raise UsageError(f"--{name} {getattr(options, name)}: give a number > 0")

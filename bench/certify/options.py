@@ -4,12 +4,15 @@ from pathlib import Path
 
 from bench.basics.errors import Parser
 from bench.basics.norms import NORMS
+from bench.basics.whole_numbers import whole
 from bench.data.options import add_data_options
 from bench.model_files.layouts import LAYOUTS
 
 DEFAULT_OUT = Path("out/certify")
 DEFAULT_INPUTS = 200
 DEFAULT_MINUTES = 10.0
+# Fewer noise draws certify nothing; the tables of votes of more would not fit into memory.
+DRAWS = (100, 10_000_000)
 
 
 def parser() -> Parser:
@@ -52,7 +55,13 @@ def parser() -> Parser:
         help="order of an image's axes that the network wants: channels first or last (default: as its input says)",
     )
     add("--sigma", type=float, metavar="S", help="noise of randomized smoothing, per coordinate")
-    add("--draws", type=int, default=10_000, metavar="N", help="noise draws per input (default: 10000)")
+    add(
+        "--draws",
+        type=whole(*DRAWS),
+        default=10_000,
+        metavar="N",
+        help="noise draws per input (default: 10000)",
+    )
     add(
         "--minutes",
         type=float,
@@ -70,7 +79,7 @@ def parser() -> Parser:
     )
     add(
         "--inputs",
-        type=int,
+        type=whole(0),
         default=DEFAULT_INPUTS,
         metavar="N",
         help=f"test inputs to use, 0 for all (default: {DEFAULT_INPUTS})",

@@ -16,7 +16,6 @@ from tqdm import tqdm
 from bench.attacking.attacks import AttackSettings
 from bench.attacking.targets import FinishedRun, sample
 from bench.basics.commands import DONE, FAILED
-from bench.basics.errors import UsageError
 from bench.basics.files import write_atomic
 from bench.contract import Outcome
 from bench.kept.points import curve_file
@@ -35,7 +34,7 @@ class Effort:
 
     attack: steps and starts of each attack; limit: certificates of each curve (0: all); points: attacked points that
     deterministic certificates get at least, by more starts; library: images of each curve that torchattacks attacks
-    too; bracket: inputs of each method for the bracket (0: no bracket). Raises UsageError for a negative number.
+    too; bracket: inputs of each method for the bracket (0: no bracket).
     """
 
     attack: AttackSettings = field(default_factory=AttackSettings)
@@ -43,11 +42,6 @@ class Effort:
     points: int = 0
     library: int = 20
     bracket: int = 100
-
-    def __post_init__(self) -> None:
-        for name in ("limit", "points", "library", "bracket"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"--{name} {getattr(self, name)}: give a whole number >= 0")
 
 
 def falsify(out: Path, data_dir: Path | None, effort: Effort) -> pd.DataFrame:

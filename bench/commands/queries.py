@@ -220,9 +220,8 @@ def _check_cells(radii: pd.DataFrame, options: argparse.Namespace) -> None:
 
 
 def _checked(options: argparse.Namespace) -> argparse.Namespace:
-    for name in ("inputs", "jobs", "seconds"):
-        if not 0 < getattr(options, name) < float("inf"):
-            raise UsageError(f"--{name} {getattr(options, name)}: give a number > 0")
+    if not 0 < options.seconds < float("inf"):
+        raise UsageError(f"--seconds {options.seconds}: give a number > 0")
     return options
 
 

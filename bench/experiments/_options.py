@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from bench.basics.whole_numbers import MOST_AT_A_TIME, whole
+
 # The cheap ones first, what needs most time last.
 EXPERIMENTS = (
     "runtime",
@@ -25,15 +27,14 @@ def add_options(parser: argparse.ArgumentParser, out: Path) -> None:
     add = parser.add_argument
     add("--out", type=Path, default=out, metavar="DIR", help=f"output folder (default: {out})")
     add("--data-dir", type=Path, metavar="DIR", help="folder with NAME.npz files or image folders")
-    add("--seeds", nargs="+", type=int, default=(0,), metavar="N", help="seeds of training (default: 0)")
-    add("--jobs", type=_positive, metavar="N", help="units at a time (default: one per core, 1 on a GPU)")
+    add("--seeds", nargs="+", type=whole(0), default=(0,), metavar="N", help="seeds of training (default: 0)")
+    add(
+        "--jobs",
+        type=whole(1, MOST_AT_A_TIME),
+        metavar="N",
+        help="units at a time (default: one per core, 1 on a GPU)",
+    )
     add("--device", default="auto", metavar="auto|cpu|cuda[:i]", help="where to compute (default: auto)")
     add("--reduced", action="store_true", help="the sizes of paper_cpu: minutes on two cores")
     add("--fresh", action="store_true", help="compute everything again")
     add("--run", type=Path, metavar="DIR", help="finished run of bench.compare that 'runtime' reads")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number >= 1")
-    return int(text)

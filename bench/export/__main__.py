@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.basics.commands import command
 from bench.basics.errors import Parser
+from bench.basics.whole_numbers import whole
 from bench.export.wanted import NORM, VERSIONS, Wanted
 
 DEFAULTS = Wanted()
@@ -29,8 +30,20 @@ def parser() -> Parser:
     add("--norms", nargs="+", default=(NORM,), metavar="NORM", help="linf: VNN-LIB bounds each input alone")
     add("--domain", default=DEFAULTS.domain, choices=("box", "free"), help="default: box, inputs in [0, 1]")
     add("--radii", nargs="+", type=float, default=(), metavar="R", help="default: those of the summary")
-    add("--inputs", type=int, default=DEFAULTS.inputs, metavar="N", help="inputs per network (default: 10)")
-    add("--timeout", type=int, default=DEFAULTS.timeout, metavar="S", help="in instances.csv (default: 100)")
+    add(
+        "--inputs",
+        type=whole(1),
+        default=DEFAULTS.inputs,
+        metavar="N",
+        help="inputs per network (default: 10)",
+    )
+    add(
+        "--timeout",
+        type=whole(1),
+        default=DEFAULTS.timeout,
+        metavar="S",
+        help="in instances.csv (default: 100)",
+    )
     add("--data-dir", type=Path, metavar="DIR", help="where the run's data sets are")
     add("--import", type=Path, dest="results", metavar="CSV", help="answers: columns vnnlib, result, seconds")
     add("--tool", default="verifier", metavar="NAME", help="what to call the verifier (default: verifier)")

@@ -26,8 +26,6 @@ class Wanted:
     timeout: int = 100
 
     def __post_init__(self) -> None:
-        if self.inputs < 1 or self.timeout < 1:
-            raise UsageError("--inputs and --timeout must be whole numbers >= 1")
         for radius in self.radii:
             if not 0 < radius < float("inf"):
                 raise UsageError(f"radius {radius}: give numbers > 0")

@@ -19,9 +19,6 @@ from bench.running.processes import CellLimits, can_measure_memory
 from bench.running.runner import Resources, local_engine
 from bench.suites.suite import Suite, load_suite
 
-# More than this at a time is a slip of the keyboard.
-MOST_AT_A_TIME = 1024
-
 
 def chosen_suite(options: argparse.Namespace) -> Suite:
     """Return the suite with the command line's changes laid over it."""
@@ -48,10 +45,6 @@ def chosen_points(options: argparse.Namespace) -> tuple[str, ...]:
 
 def chosen_resources(options: argparse.Namespace, suite: Suite) -> Resources:
     """Return devices, threads and budgets; raise UsageError for what this machine does not have."""
-    for name in ("jobs", "threads"):
-        value = getattr(options, name)
-        if value is not None and not 1 <= value <= MOST_AT_A_TIME:
-            raise UsageError(f"--{name} {value}: give a whole number >= 1, at most {MOST_AT_A_TIME}")
     budget = chosen_budget(options, suite)
     if options.backend == "dask":
         return _cluster_resources(options, budget)

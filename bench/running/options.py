@@ -5,6 +5,7 @@ from pathlib import Path
 from bench.basics.errors import Parser
 from bench.basics.norms import NORMS
 from bench.basics.operating_points import BALANCED, OTHER_RECALL
+from bench.basics.whole_numbers import MOST_AT_A_TIME, whole
 from bench.data.options import add_data_options
 from bench.suites.files import suite_names
 
@@ -48,7 +49,7 @@ def parser() -> Parser:
         metavar="POINT",
         help=f"instead of the suite's: some of {BALANCED}, {OTHER_RECALL}=Q",
     )
-    add("--seeds", nargs="+", type=int, metavar="N", help="instead of the suite's seeds")
+    add("--seeds", nargs="+", type=whole(0), metavar="N", help="instead of the suite's seeds")
     add("--out", type=Path, metavar="DIR", help="output folder (default: out/SUITE)")
     add_data_options(top.add_argument_group("data").add_argument)
     add(
@@ -57,8 +58,19 @@ def parser() -> Parser:
         metavar="auto|cpu|cuda[:i]",
         help="where to compute; cuda: on all GPUs, one cell each (default: auto)",
     )
-    add("--jobs", type=int, metavar="N", help="cells at a time (default: one per core, or per GPU)")
-    add("--threads", type=int, default=1, metavar="N", help="threads of each cell (default: 1)")
+    add(
+        "--jobs",
+        type=whole(1, MOST_AT_A_TIME),
+        metavar="N",
+        help="cells at a time (default: one per core, or per GPU)",
+    )
+    add(
+        "--threads",
+        type=whole(1, MOST_AT_A_TIME),
+        default=1,
+        metavar="N",
+        help="threads of each cell (default: 1)",
+    )
     add(
         "--cell-minutes",
         type=float,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from bench.basics.errors import UsageError, unknown
 from bench.basics.settings import from_table, merged
+from bench.basics.whole_numbers import LARGEST
 from bench.calibration import DEFAULT_POINTS, parse_points
 from bench.contract import NORMS, Method, check_norms
 from bench.methods import get_method, registered_methods
@@ -102,6 +103,15 @@ class Suite:
         for what, values in (("data set", self.datasets), ("method", self.methods), ("seed", self.seeds)):
             if not values:
                 raise UsageError(f"suite {self.name!r} names no {what}: give at least one")
+        for what, number in (
+            ("test_inputs", self.test_inputs),
+            ("suite_seed", self.suite_seed),
+            *((f"seeds[{place}]", seed) for place, seed in enumerate(self.seeds)),
+        ):
+            if not 0 <= number <= LARGEST:
+                raise UsageError(
+                    f"suite {self.name!r}: {what} = {number}: give a whole number from 0 to {LARGEST:,}"
+                )
         names = [entry.name for entry in self.methods]
         for name in names:
             if names.count(name) > 1:

@@ -13,6 +13,7 @@ import pytest
 import bench
 from bench.basics.commands import command as made_command
 from bench.basics.errors import Parser
+from bench.basics.whole_numbers import whole
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,6 +96,28 @@ def test_an_unknown_option_is_one_line_and_exit_code_2(name, capsys):
     assert command(name)(["--no-such-option"]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and name in told
+
+
+# Options of whole numbers at which 0 means something; of all others 0 is refused, too.
+FROM_ZERO = {"--bracket", "--library", "--limit", "--points", "--seed", "--seeds", "--split-seed"}
+
+
+@every_command
+def test_numbers_that_make_no_sense_are_refused_in_one_line(name, capsys):
+    actions = importlib.import_module(module_of(name)).parser()._actions
+    assert not [action.option_strings for action in actions if action.type is int]  # any number at all
+    for action in actions:
+        if getattr(action.type, "__module__", "") != whole.__module__:
+            continue
+        option = action.option_strings[-1]
+        for value in ("-4", "3.5", "many", "", "1_0", "9" * 5000, str(2**31)):
+            assert command(name)([option, value]) == 2
+            told = capsys.readouterr().err
+            assert told.count("\n") == 1 and f"argument {option}: " in told and "whole number from" in told
+            assert len(told) < 200
+        assert command(name)([option, "0", "--no-such-option"]) == 2
+        zero = option in FROM_ZERO or (name, option) == ("bench.certify", "--inputs")
+        assert ("whole number from" in capsys.readouterr().err) != zero, option
 
 
 FULL = {

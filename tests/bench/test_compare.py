@@ -143,7 +143,7 @@ BAD = {
     "norm": (["--norms", "l7"], ["'l7'", "l1, l2, linf"]),
     "suite": (["--suite", "quik"], ["'quik'", "did you mean 'quick'", ".toml"]),
     "device": (["--device", "cuda:9"], ["'cuda:9'", "auto, cpu"]),
-    "jobs": (["--jobs", "0"], ["--jobs 0", ">= 1"]),
+    "jobs": (["--jobs", "0"], ["--jobs", "'0'", "from 1 to 1,024"]),
     "seed": (["--seeds", "one"], ["'one'", "--help"]),
     "option": (["--nosuch"], ["--nosuch", "--help"]),
     "data folder": (["--data-dir", "/nowhere/at/all"], ["/nowhere/at/all"]),

@@ -110,6 +110,9 @@ def test_settings_of_a_data_set_lie_over_the_methods_own(tmp_path):
         (('title = "T"', 'title = "T'), ["cannot be read"]),
         (('title = "T"', 'norms = ["l3"]'), ["unknown norm 'l3'", "l1, l2, linf"]),
         (('["digits_38"]', "[]"), ["names no data set"]),
+        (('title = "T"', "seeds = [0, -4]"), ["seeds[1] = -4", "from 0"]),
+        (('title = "T"', f"seeds = [{10**30}]"), [f"seeds[0] = {10**30}", "from 0"]),
+        (('title = "T"', "test_inputs = -5"), ["test_inputs = -5", "from 0"]),
     ],
 )
 def test_a_bad_suite_file_is_refused_in_one_line(tmp_path, change, words):
