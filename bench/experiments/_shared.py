@@ -12,8 +12,7 @@ import argparse
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from bench.basics.commands import DONE, FAILED, Main, command
-from bench.basics.errors import Parser
 from bench.basics.files import (
     SCHEMA_VERSION,
     DamagedFileError,
@@ -42,7 +39,6 @@ from bench.basics.interrupts import Interrupts
 from bench.basics.settings import from_table
 from bench.calibration import BALANCED
 from bench.commands.compare import run_suite
-from bench.experiments._options import KEPT, add_options
 from bench.kept.store import FIGURES, RUN, Store
 from bench.report.figures.looks import house_look, save_figure
 from bench.running.chosen import chosen_devices
@@ -102,29 +98,6 @@ class Experiment:
         """The title of a figure, on ``subject`` where one is named; a reduced run says so."""
         title, shortfall = f"{self.title}: {subject}" if subject else self.title, self.shortfall(options)
         return f"{title}\nreduced: {shortfall}" if shortfall else title
-
-
-def experiment_command(
-    experiment: Experiment, run: Callable[[Options], Sequence[Path]], description: str
-) -> Main:
-    """Return the ``main`` of one experiment: parse, run, name its files; exit codes as bench.compare's."""
-    name = f"bench.experiments.{experiment.name}"
-
-    def parser() -> Parser:
-        top = Parser(prog=f"python -m {name}", description=description.splitlines()[0])
-        add_options(top, Path("out") / "experiments" / experiment.name)
-        return top
-
-    def run_and_tell(parsed: argparse.Namespace) -> int:
-        try:
-            for path in run(to_options(parsed)):
-                print(path)
-        except FailedCells as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            return FAILED
-        return DONE
-
-    return command(name, parser, run_and_tell, KEPT)
 
 
 def to_options(parsed: argparse.Namespace) -> Options:

@@ -6,6 +6,12 @@ error. The plain network beside it shows that the crescent itself is not the dif
 """
 
 import sys
+
+from bench.experiments._single import single
+
+if __name__ == "__main__":  # before the imports that take seconds, which --help can do without
+    sys.exit(single("approximation", __doc__)())
+
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -17,7 +23,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from bench.basics.seeds import derive_seed
-from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
+from bench.experiments._shared import Experiment, Options, Rows, finish, run_units
 from bench.report.figures.identity import OWN
 from bench.running.provenance import RunClock
 from fcnn import ConvexMLP
@@ -154,9 +160,3 @@ def figure(rows: pd.DataFrame, heading: str) -> Figure:
     axes[0].legend(frameon=False, fontsize=9)
     drawing.suptitle(f"{heading}\nmedian and range of {REPEATS} trainings", fontsize=10)
     return drawing
-
-
-main = experiment_command(EXPERIMENT, run, __doc__)
-
-if __name__ == "__main__":
-    sys.exit(main())

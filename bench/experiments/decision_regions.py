@@ -5,6 +5,12 @@ provably does, by the closed form and refined. A ball that touches the boundary 
 """
 
 import sys
+
+from bench.experiments._single import single
+
+if __name__ == "__main__":  # before the imports that take seconds, which --help can do without
+    sys.exit(single("decision_regions", __doc__)())
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +25,7 @@ from matplotlib.patches import Circle, Patch, Polygon, Rectangle
 
 from bench.contract import NORMS
 from bench.data import Dataset, load_dataset
-from bench.experiments._shared import Experiment, Options, draw, experiment_command, run_as_suite
+from bench.experiments._shared import Experiment, Options, draw, run_as_suite
 from bench.kept.store import Store
 from bench.methods import get_method
 from bench.report.figures.identity import OWN, OWN_DARK
@@ -155,9 +161,3 @@ def _legend() -> list[Any]:
         Line2D([], [], color=CLOSED_FORM, label="closed form"),
         Line2D([], [], color=REFINED, linestyle="--", label="refined"),
     ]
-
-
-main = experiment_command(EXPERIMENT, run, __doc__)
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,6 +5,12 @@ digits is certified and the other's region is convex.
 """
 
 import sys
+
+from bench.experiments._single import single
+
+if __name__ == "__main__":  # before the imports that take seconds, which --help can do without
+    sys.exit(single("digit_pairs", __doc__)())
+
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -16,7 +22,7 @@ from matplotlib.figure import Figure
 
 from bench.contract import NORMS
 from bench.data import load_dataset
-from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
+from bench.experiments._shared import Experiment, Options, Rows, finish, run_units
 from bench.kept.rows import check_predictions, check_radii
 from bench.methods.fcnn_published import PublishedFCNN
 from bench.report.figures.line_styles import NORM_SYMBOLS
@@ -134,9 +140,3 @@ def short(value: float) -> str:
     digits = 1 if value >= 1 else 2
     cut = np.floor(value * 10**digits + 1e-9) / 10**digits
     return f"{cut:.{digits}f}".removeprefix("0")
-
-
-main = experiment_command(EXPERIMENT, run, __doc__)
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,12 @@
 """The feature map on CIFAR-10 cats and dogs: (x - mean, |x - mean|) against the identity, without a regulariser."""
 
 import sys
+
+from bench.experiments._single import single
+
+if __name__ == "__main__":  # before the imports that take seconds, which --help can do without
+    sys.exit(single("feature_map", __doc__)())
+
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +20,6 @@ from bench.experiments._shared import (
     Options,
     accuracy_line,
     draw,
-    experiment_command,
     run_as_suite,
 )
 from bench.report.figures.identity import OWN, OWN_LIGHT
@@ -71,9 +76,3 @@ def figure(radii: pd.DataFrame, summary: pd.DataFrame, heading: str) -> Figure:
         *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8
     )
     return drawing
-
-
-main = experiment_command(EXPERIMENT, run, __doc__)
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,12 @@
 """Smoothing at 1, 2, 3 and 4 times the base noise level: every kind of noise on every data set."""
 
 import sys
+
+from bench.experiments._single import single
+
+if __name__ == "__main__":  # before the imports that take seconds, which --help can do without
+    sys.exit(single("noise_levels", __doc__)())
+
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +22,6 @@ from bench.experiments._shared import (
     Options,
     accuracy_line,
     draw,
-    experiment_command,
     run_as_suite,
 )
 from bench.report.figures.identity import FAMILIES, shade
@@ -121,9 +126,3 @@ def figure(radii: pd.DataFrame, heading: str, base: float) -> Figure:
         title="standard deviation of the noise",
     )
     return drawing
-
-
-main = experiment_command(EXPERIMENT, run, __doc__)
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,12 @@
 """Strength of the gradient regulariser on CIFAR-10 cats and dogs: 0, 0.0025, 0.005, 0.0075 and 0.01."""
 
 import sys
+
+from bench.experiments._single import single
+
+if __name__ == "__main__":  # before the imports that take seconds, which --help can do without
+    sys.exit(single("regulariser", __doc__)())
+
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +15,7 @@ from matplotlib.ticker import PercentFormatter
 
 from bench.contract import NORMS
 from bench.experiments import _cifar
-from bench.experiments._shared import Experiment, Options, draw, experiment_command, run_as_suite
+from bench.experiments._shared import Experiment, Options, draw, run_as_suite
 from bench.report.figures.identity import OWN, OWN_DARK, OWN_LIGHT
 from bench.report.figures.line_styles import NORM_SYMBOLS
 from bench.report.tables.summary import summarise
@@ -84,9 +90,3 @@ def figure(summary: pd.DataFrame, heading: str) -> Figure:
         ax.set_xlabel("weight × 1000")
     drawing.suptitle(heading, fontsize=10)
     return drawing
-
-
-main = experiment_command(EXPERIMENT, run, __doc__)
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,6 +5,12 @@ seconds are those of a call, and lines are told apart by how many norms it cover
 """
 
 import sys
+
+from bench.experiments._single import single
+
+if __name__ == "__main__":  # before the imports that take seconds, which --help can do without
+    sys.exit(single("runtime", __doc__)())
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.basics.errors import UsageError
-from bench.experiments._shared import Experiment, Options, experiment_command, finish
+from bench.experiments._shared import Experiment, Options, finish
 from bench.kept.store import Store
 from bench.report.figures.line_styles import seconds_axis
 from bench.report.tables.summary import summarise
@@ -87,9 +93,3 @@ def figure(rows: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
     )
     drawing.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return drawing
-
-
-main = experiment_command(EXPERIMENT, run, __doc__)
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,6 +6,12 @@ convex classifier without errors on the other class. Each separation is re-check
 """
 
 import sys
+
+from bench.experiments._single import single
+
+if __name__ == "__main__":  # before the imports that take seconds, which --help can do without
+    sys.exit(single("separability_data", __doc__)())
+
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +21,7 @@ from matplotlib.figure import Figure
 
 from bench.basics.seeds import derive_seed
 from bench.data import Dataset, load_dataset
-from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
+from bench.experiments._shared import Experiment, Options, Rows, finish, run_units
 from bench.running.provenance import RunClock
 from fcnn.separability import Hull
 
@@ -114,9 +120,3 @@ def figure(rows: pd.DataFrame, heading: str) -> Figure:
     ax.legend(frameon=False, fontsize=9)
     drawing.suptitle(heading, fontsize=10)
     return drawing
-
-
-main = experiment_command(EXPERIMENT, run, __doc__)
-
-if __name__ == "__main__":
-    sys.exit(main())

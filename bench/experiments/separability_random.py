@@ -6,6 +6,12 @@ one. The interval is Clopper and Pearson's, at a level so high that all of the g
 """
 
 import sys
+
+from bench.experiments._single import single
+
+if __name__ == "__main__":  # before the imports that take seconds, which --help can do without
+    sys.exit(single("separability_random", __doc__)())
+
 from itertools import product
 from pathlib import Path
 
@@ -15,7 +21,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import nnls
 
 from bench.basics.seeds import derive_seed
-from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
+from bench.experiments._shared import Experiment, Options, Rows, finish, run_units
 from bench.report.tables.curves import clopper_pearson
 from bench.running.provenance import RunClock
 from fcnn.separability_bounds import box_bound, interval_bound, one_sided_bound
@@ -129,9 +135,3 @@ def figure(rows: pd.DataFrame, heading: str) -> Figure:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     drawing.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return drawing
-
-
-main = experiment_command(EXPERIMENT, run, __doc__)
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -25,6 +25,20 @@ def run(options: argparse.Namespace) -> int:
     return FAILED if failed else DONE
 
 
+def run_single(options: argparse.Namespace) -> int:
+    """Run the one experiment in ``only`` into OUT itself and name its files."""
+    name = options.only
+    del options.only
+    module = importlib.import_module(f"bench.experiments.{name}")
+    try:
+        for path in module.run(to_options(options)):
+            print(path)
+    except FailedCells as error:
+        print(f"bench.experiments.{name}: {error}", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
 def chosen(names: Sequence[str] | None) -> tuple[str, ...]:
     """Return the experiments named, all of them for None; raise UsageError for an unknown one."""
     for name in names or ():

@@ -6,6 +6,12 @@ CenteredAbs, whose score is not convex in the input, are trained on the same ima
 """
 
 import sys
+
+from bench.experiments._single import single
+
+if __name__ == "__main__":  # before the imports that take seconds, which --help can do without
+    sys.exit(single("training_fit", __doc__)())
+
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +22,7 @@ from torch import Tensor
 
 from bench.basics.seeds import derive_seed
 from bench.data import load_dataset
-from bench.experiments._shared import Experiment, Options, Rows, experiment_command, finish, run_units
+from bench.experiments._shared import Experiment, Options, Rows, finish, run_units
 from bench.report.figures.identity import OWN, OWN_DARK, OWN_LIGHT
 from bench.running.provenance import RunClock
 from fcnn import CenteredAbs, ConvexMLP, FeatureConvexClassifier, Identity
@@ -123,9 +129,3 @@ def figure(rows: pd.DataFrame, heading: str) -> Figure:
     drawing.legend(loc="outside lower center", ncols=1, frameon=False, fontsize=9)
     drawing.suptitle(heading, fontsize=10)
     return drawing
-
-
-main = experiment_command(EXPERIMENT, run, __doc__)
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,6 +14,7 @@ import bench
 from bench.basics.commands import command as made_command
 from bench.basics.errors import Parser
 from bench.basics.whole_numbers import whole
+from bench.experiments._options import EXPERIMENTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -159,6 +160,25 @@ def test_a_python_without_the_packages_says_how_to_set_up(words, tmp_path):
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2 and "./run_all.sh setup" in line and sys.executable in line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_single_experiment_answers_help_and_says_what_is_missing_without_the_packages(name, tmp_path):
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        python = [sys.executable, "-S", "-m", f"bench.experiments.{name}"]
+        return subprocess.run(
+            [*python, *words], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}, cwd=tmp_path
+        )
+
+    told = run("--help")
+    assert told.returncode == 0 and f"usage: python -m bench.experiments.{name}" in told.stdout
+    assert max(map(len, told.stdout.splitlines())) <= 80
+    refused = run("--seeds", "-4")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "'-4'" in refused.stderr
+    done = run("--reduced")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith(f"bench.experiments.{name}: ")
+    assert "./run_all.sh setup" in line and not list(tmp_path.iterdir())
 
 
 def test_a_module_of_the_suite_that_is_missing_is_no_question_of_packages():

@@ -19,6 +19,7 @@ from bench.experiments import approximation, digit_pairs, malware_families, sepa
 from bench.experiments.__main__ import main
 from bench.experiments._options import EXPERIMENTS
 from bench.experiments._shared import Experiment, Options, accuracy_line, finish, run_units
+from bench.experiments._single import single
 from bench.experiments.session import chosen
 from bench.running.evaluate import Evaluation
 from bench.running.provenance import RunClock
@@ -179,13 +180,13 @@ def test_without_its_data_an_experiment_is_left_out_with_the_reason(tmp_path, ca
     assert main(["--only", "malware_families", "runtime", "--out", str(tmp_path), "--device", "cpu"]) == 0
     printed = capsys.readouterr().err
     assert "malimg was not found" in printed and "give --run DIR" in printed
-    assert malware_families.main(["--out", str(tmp_path), "--device", "cpu"]) == 2
+    assert single("malware_families", "About.")(["--out", str(tmp_path), "--device", "cpu"]) == 2
 
 
 def test_unknown_names_and_options_are_bad_usage(capsys):
     assert main(["--only", "digit_pair"]) == 2
     assert "did you mean 'digit_pairs'" in capsys.readouterr().err
-    assert digit_pairs.main(["--jobs", "none"]) == 2
+    assert single("digit_pairs", "About.")(["--jobs", "none"]) == 2
     with pytest.raises(UsageError, match="unknown experiment"):
         chosen(["everything"])
     assert chosen(None) == EXPERIMENTS
