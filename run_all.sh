@@ -141,7 +141,7 @@ esac
 case $word in
   setup) set_up ;;
   # A worker takes whole files, so that what their tests share is made once. Later options win.
-  test) set_up; exec "$python" -m pytest -n logical --maxprocesses 8 --dist loadscope "$@" ;;
+  test) set_up; exec "$python" -m pytest -n logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder "$@" ;;
   *)
     case " $(suites) " in
       *" $word "*) ;;

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 # Before anything reads it, also for the processes that tests start: each worker has one core.
@@ -13,6 +14,13 @@ from hypothesis import settings
 # Timings against limits are no tests: they fail on a busy machine.
 settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files that take minutes first, then those with the most tests, so that no worker ends on a long one."""
+    files = Counter(item.path for item in items)
+    early = {item.path for item in items if item.get_closest_marker("minutes")}
+    items.sort(key=lambda item: (item.path not in early, -files[item.path], item.path))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,6 +23,7 @@ settings.train.epochs = 10
 """
 
 
+@pytest.mark.minutes
 @pytest.mark.slow
 def test_sigkill_at_random_moments_changes_no_table(tmp_path):
     (tmp_path / "suite.toml").write_text(SUITE)
