@@ -28,7 +28,7 @@ from bench.tune.budget import MILESTONES, StepTimer, Stopwatch, TimeLimit, secon
 from bench.tune.judging import Judge, Verdict, as_table, judged_inputs, training_data
 from bench.tune.moves import SHORT_AT_MOST, Candidate, Game, Move, State
 from bench.tune.record import Record, known
-from bench.tune.values import Scales, guess, offered, place, suggested
+from bench.tune.values import Scales, far_start, guess, offered, place, suggested
 from fcnn.training import TrainSettings, watched
 
 LOG = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ PROBING = 0.1
 OVERRUN = 2.0
 # The suite's recipe is trained for its own epochs where they take no more than this share of the budget.
 WHOLE = 0.95
-# Where the default recipe certifies nothing: this share of the distance between the classes' means.
+# What a robust network may reach, roughly: this share of the distance between the classes' means.
 SCALE_OF_DATA = 0.25
 
 
@@ -137,6 +137,8 @@ class Search:
         """Return what the next move depends on besides what was tried."""
         scales = self._scales_from(tried)
         starts = [guess(self.space, start, self.default, scales) for start in self.space.starts]
+        far = far_start(self.space, self.default, scales)
+        starts += [far] if far else []
         searchable = bool(offered(self.space, scales))
         most = self.space.max_epochs
         return Game(60 * self.task.minutes, starts, most, searchable, self.trains)
@@ -163,11 +165,12 @@ class Search:
 
     def _scales_from(self, tried: list[Candidate]) -> Scales:
         """Return what multiples are of, from the default recipe's radii once they are known."""
-        radii = {norm: self._scale_of_data(norm) for norm in NORMS}
+        reach = {norm: self._scale_of_data(norm) for norm in NORMS}
+        radii = dict(reach)
         if tried:
             known = self.record.facts(tried[0].number).get("scales", {})
             radii |= {norm: radius for norm, radius in known.items() if 0 < radius < float("inf")}
-        self.scales = Scales(radii, Scales.side_of(self.shape))
+        self.scales = Scales(radii, Scales.side_of(self.shape), reach)
         return self.scales
 
     def _scale_of_data(self, norm: str) -> float:

@@ -11,20 +11,35 @@ import optuna
 from bench.basics.space import SIDE, Choice, Range, SearchSpace
 
 Values = dict[str, Any]
+# How many times what the distance between the classes' means promises is offered at most.
+BEYOND = 2.0
 
 
 @dataclass(frozen=True)
 class Scales:
-    """What multiples are of: the default recipe's median radius per norm, and an image's shorter side (0: a table)."""
+    """What multiples are of: the default recipe's median radius per norm, and an image's shorter side (0: a table).
+
+    reach: norm -> what the distance between the classes' means promises. Where a space ends below it the default recipe
+    says little of the data, and the space goes on to BEYOND times it.
+    """
 
     radii: Mapping[str, float] = field(default_factory=dict)
     side: int = 0
+    reach: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, values: Range) -> float:
         """Return what one unit of a range is."""
         if values.of == SIDE:
             return float(self.side)
         return self.radii[values.of] if values.of else 1.0
+
+    def highest(self, values: Range) -> float:
+        """Return the end of a range, in its units."""
+        return BEYOND * self.far(values) if self.far(values) > values.high else values.high
+
+    def far(self, values: Range) -> float:
+        """Return what the classes' means promise in units of a range of radii; 0 for other ranges."""
+        return self.reach.get(values.of, 0.0) / self.of(values)
 
     @classmethod
     def side_of(cls, input_shape: Sequence[int]) -> int:
@@ -44,7 +59,8 @@ def suggested(trial: optuna.Trial, space: SearchSpace, scales: Scales) -> dict[s
         if isinstance(values, Choice):
             chosen = json.loads(trial.suggest_categorical(key, [json.dumps(each) for each in values.options]))
         else:
-            chosen = trial.suggest_float(key, values.low, values.high, log=values.log) * scales.of(values)
+            chosen = trial.suggest_float(key, values.low, scales.highest(values), log=values.log)
+            chosen *= scales.of(values)
             chosen = round(chosen) if values.whole else float(f"{chosen:.4g}")
         place(table, key, chosen)
     return table
@@ -62,6 +78,17 @@ def guess(space: SearchSpace, start: Mapping[str, Any], default: Any, scales: Sc
         else:
             params[key] = start.get(key, _own_or_middle(values, looked_up(default, key), scales.of(values)))
     return params
+
+
+def far_start(space: SearchSpace, default: Any, scales: Scales) -> Values | None:
+    """Return the first guess with its lengths as the classes' means promise; None where the space reaches that far."""
+    lengths = {
+        key: scales.far(values)
+        for key, values in offered(space, scales).items()
+        if isinstance(values, Range) and scales.far(values) > values.high
+    }
+    first = space.starts[0] if space.starts else {}
+    return guess(space, {**first, **lengths}, default, scales) if lengths else None
 
 
 def _own_or_middle(values: Range, own: Any, unit: float) -> float:

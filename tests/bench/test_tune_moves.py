@@ -9,7 +9,7 @@ from bench.basics.space import Choice, Range, SearchSpace
 from bench.calibration import OperatingPoint
 from bench.tune.judging import STANDARD_ERRORS, Judge, Verdict, judged_inputs, lower_bound
 from bench.tune.moves import Candidate, Game, Move, chosen
-from bench.tune.values import Scales, guess, suggested
+from bench.tune.values import Scales, far_start, guess, suggested
 
 
 def tried(number, kind="search", seconds=5.0, measure=1.0, epochs=10, params=None, **rest):
@@ -146,6 +146,18 @@ def test_values_are_multiples_of_what_the_data_gave():
     }
     middle = guess(SPACE, {}, {}, scales)
     assert suggested(Fixed(middle), SPACE, scales)["target"] == pytest.approx(20.0)
+
+
+def test_where_the_recipe_is_far_below_what_the_classes_promise_the_space_goes_there():
+    """The default recipe reaches 0.5, so that the space ends at 2; the classes' means promise 18."""
+    scales = Scales({"l1": 0.5}, side=28, reach={"l1": 18.0})
+    far = far_start(SPACE, {}, scales)
+    assert suggested(Fixed(far), SPACE, scales)["target"] == pytest.approx(18.0)
+    assert suggested(Fixed({**far, "target": 72.0}), SPACE, scales)["target"] == pytest.approx(36.0)
+    near = Scales({"l1": 5.0}, side=28, reach={"l1": 18.0})
+    assert far_start(SPACE, {}, near) is None
+    with pytest.raises(AssertionError):
+        suggested(Fixed({**far, "target": 4.1}), SPACE, near)
 
 
 def test_tables_are_not_offered_what_is_for_images():
