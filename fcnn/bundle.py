@@ -69,7 +69,8 @@ class Bundle:
 
     def __init__(self, first: Tangents, radius: Tensor, capacity: int) -> None:
         self.unit, self.margin = radius, first.score
-        self.lifted = first.feature_slope is not first.slope
+        # Not by the slopes: behind a translation autograd returns one tensor for both.
+        self.lifted = first.feature_offset is not first.offset
         self.count = 0
         self._slopes = self._room(first.slope, capacity)
         self._feature_slopes = self._room(first.feature_slope, capacity) if self.lifted else self._slopes

@@ -170,11 +170,13 @@ def _by_branch_and_bound(
     from baselines.branch_and_bound import certify as branch
 
     network = model.model if isinstance(model, BoundedScore) else model
-    start = certified_radii(model, x, norm, "alpha_crown", domain, max_radius, tolerance).radius
+    bounded = certified_radii(model, x, norm, "alpha_crown", domain, max_radius, tolerance)
+    start = bounded.radius
     found = branch(
         network, x, norm, domain, tolerance=tolerance, start=start, max_radius=max_radius, **options
     )
-    return CertifiedRadii(torch.maximum(found.radius, start), found.reached_limit)
+    # Where bounds have come to the limit there is nothing left to branch for.
+    return CertifiedRadii(torch.maximum(found.radius, start), found.reached_limit | bounded.reached_limit)
 
 
 def certify(

@@ -110,10 +110,12 @@ def test_box_radius_is_infinite_exactly_where_the_whole_box_is_certified(norm):
     assert (found.radius > 0.9 * farthest).all()
 
 
-def test_a_search_that_hits_its_limit_says_so():
-    found = certified_radii(
-        linear(torch.ones(3, dtype=torch.float64), 0.1), torch.ones(2, 3), "linf", "ibp", max_radius=0.25
-    )
+@pytest.mark.parametrize("method", ["ibp", "alpha_beta_crown"])
+@pytest.mark.parametrize("domain", ["free", "box"])
+def test_a_search_that_hits_its_limit_says_so(domain, method):
+    """Positive in all of the box, but nothing is said beyond the largest radius that was to be tried."""
+    model = linear(torch.ones(3, dtype=torch.float64), 0.1)
+    found = certified_radii(model, torch.ones(2, 3), "linf", method, domain, max_radius=0.25)
     assert found.reached_limit.all()
     torch.testing.assert_close(found.radius, torch.full((2,), 0.25, dtype=torch.float64), rtol=1e-6, atol=0)
 

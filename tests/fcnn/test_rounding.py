@@ -14,6 +14,7 @@ from fcnn import (
     ConvexConvNet,
     ConvexMLP,
     FeatureConvexClassifier,
+    FeatureMap,
     Identity,
     PublishedConvNet,
     PublishedMLP,
@@ -148,6 +149,32 @@ def test_a_margin_that_is_all_rounding_is_worth_nothing(certificate):
         assert (bounds.radius == 0).all()
         # Predicted sensitive all the same: no adversarial point is known of these.
         assert torch.equal(bounds.radius_upper > 0, classifier.predict(x))
+
+
+class Detour(FeatureMap):
+    """phi(x) = x by way of numbers so large that 1e-10 of it is rounding, as the map says."""
+
+    precision = 2e-10
+
+    def forward(self, x):
+        return (x + 1e6) - 1e6
+
+    def lipschitz(self, norm, to=None):
+        return 1.0
+
+    def feature_shape(self, input_shape):
+        return tuple(input_shape)
+
+
+@pytest.mark.parametrize("certificate", ["closed_form", "refined"])
+def test_what_the_feature_map_rounds_is_no_margin(certificate):
+    """Numbers near 1e6 lie 1.16e-10 apart: some x below the threshold pass for the next of them, above it."""
+    threshold = 0.75 + 1e-10
+    classifier = FeatureConvexClassifier(ConvexMLP.from_arrays([[[1.0]]], [[0.0]], []), Detour(), threshold)
+    x = threshold + torch.linspace(-2e-10, 1e-9, 101, dtype=torch.float64)[:, None]
+    assert (classifier.predict(x) & (x <= threshold)[:, 0]).any()
+    radius = certify_batch(classifier, x, ("l2",), certificate, domain="free")["l2"]
+    assert (radius <= (x[:, 0] - threshold).clamp(min=0)).all() and (radius > 0).any()
 
 
 def test_a_gradient_that_rounding_makes_zero_is_not_flat():

@@ -55,6 +55,22 @@ def test_the_seed_determines_the_result_whatever_was_drawn_before():
     assert not torch.equal(weights(first), weights(third))
 
 
+def test_random_numbers_in_the_loss_are_others_in_every_step_and_epoch_and_the_seed_s_own():
+    def drawn(seed):
+        seen = []
+
+        def loss(model, x, y, done):
+            seen.append(torch.rand(4))
+            return cross_entropy(model, x, y, done)
+
+        train(fresh(), loss, data(), SETTINGS, seed=seed)
+        return torch.stack(seen)
+
+    first = drawn(1)
+    assert len(first.unique(dim=0)) == len(first) == 6 * 64 // 16
+    assert torch.equal(drawn(1), first) and not torch.equal(drawn(2), first)
+
+
 @pytest.mark.parametrize("limit", [24, 0])
 def test_an_epoch_passes_over_a_limited_number_of_rows_and_over_others_the_next_time(limit):
     x = torch.arange(40.0)[:, None].expand(-1, 2)
