@@ -378,3 +378,19 @@ def test_distance_nets_with_huge_weights_are_certified_below_their_exact_score(s
                 inside = (moved - one).abs().amax(dim=1) < radius
                 assert (network(moved[inside]) > 0).all()
     assert certified >= (100 if size == 1e8 else 300)
+
+
+def test_a_layer_that_stretches_passes_on_the_rounding_before_it_stretched():
+    """x + 1e8 - 1e8 is off by up to 7e-9, and a thousand times that by a thousand times as much."""
+    shifts = nn.Sequential(MeanShift(1), MeanShift(1))
+    shifts[0].mean.fill_(-1e8)
+    shifts[1].mean.fill_(1e8)
+    stretch = nn.Linear(1, 1, bias=False)
+    stretch.weight.data.fill_(1000.0)
+    network = LipschitzNetwork(nn.Sequential(*shifts, stretch), "l2").double().eval()
+    edge = 0.5 + 1e-8
+    network.threshold.fill_(1000 * edge)
+    x = edge + torch.linspace(-2e-8, 2e-7, 111, dtype=torch.float64)[:, None]
+    assert ((network(x) > 0) & (x < edge)[:, 0]).any()
+    radius = certify(network, x, ["l2"])["l2"]
+    assert (radius <= (x[:, 0] - edge).clamp(min=0)).all() and (radius > 0).any()

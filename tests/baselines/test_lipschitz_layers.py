@@ -285,6 +285,15 @@ def test_mean_shift_centres_in_training_and_translates_in_evaluation():
     assert (moved > 0.1).all()
 
 
+def test_the_running_mean_is_that_of_batch_normalisation():
+    layer, usual = MeanShift(3, momentum=0.1), nn.BatchNorm1d(3, momentum=0.1, affine=False)
+    for _ in range(5):
+        x = torch.randn(7, 3) + 1
+        layer(x)
+        usual(x)
+    torch.testing.assert_close(layer.mean, usual.running_mean)
+
+
 def test_weights_are_computed_once_in_evaluation_and_follow_every_change():
     layer = CayleyLinear(4, 3)
     assert layer.weight() is not layer.weight()

@@ -169,17 +169,20 @@ def test_votes_needed_for_a_radius_are_the_fewest():
             assert needed[row, column] == (np.argmax(reached) if reached.any() else count + 1)
 
 
-def test_calibration_decides_as_votes_do_and_counts_abstentions():
+@pytest.mark.parametrize("count", [2000, 333, 20])
+def test_calibration_decides_as_votes_do_and_counts_abstentions(count):
     alpha, draws = 0.001, 2000
     model, x = linear_model(torch.tensor([1.0]), 0.0), torch.linspace(-0.2, 0.2, 81)[:, None]
-    scores = noisy_scores(model, x, "gaussian", 0.5, draws, seed=0)
+    scores = noisy_scores(model, x, "gaussian", 0.5, count, seed=0)
     low, high = decision_scores(scores, draws, alpha)
-    needed = votes_needed(draws, alpha)
-    for threshold in (-0.07, 0.0, 0.1):
+    # The share that a decision needs, in whole numbers: votes of count no less than needed of draws.
+    needed = votes_needed(draws, alpha) * count
+    thresholds = [-0.07, 0.0, 0.1, *scores[::9, :7].flatten().tolist()]
+    for threshold in thresholds:
         votes = (scores > threshold).sum(dim=1).numpy()
-        assert ((votes >= needed) == (threshold < low)).all()
-        assert ((draws - votes >= needed) == (threshold >= high)).all()
-    assert (low < high).all()
+        assert ((draws * votes >= needed) == (threshold < low)).all()
+        assert ((draws * (count - votes) >= needed) == (threshold >= high)).all()
+    assert (low <= high).all()
     with pytest.raises(ValueError, match="5 draws"):
         decision_scores(scores, 5, alpha)
 
