@@ -70,3 +70,8 @@ def test_seeds_are_averaged_and_an_abstention_is_a_miss():
     abstaining.loc[abstaining["label"] == 1, "predicted"] = pd.NA
     assert marked(abstaining) == {"abstaining"}
     assert near_chance(lucky[0].iloc[:0]) == set()
+
+
+def test_seeds_are_tested_on_the_same_inputs_and_do_not_narrow_the_band():
+    many = [predictions("few", 0.626, 0.446, inputs=200, seed=seed) for seed in range(25)]
+    assert marked(*many) == {"few"}
