@@ -11,15 +11,19 @@ from torch import Tensor, nn
 
 from bench.basics.settings import from_table
 from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
-from bench.contract import Curve, FitContext, Method, Radii, TrainingData
+from bench.calibration import BALANCED_POINT
+from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, Method, Radii, TrainingData
+from bench.methods._kept import train_from, validation_radius
 from bench.methods.given import Effort, Given, GivenNetwork
+from bench.methods.linear import Linear, LinearSettings
 from fcnn.certify import CERTIFICATES, certify_at_thresholds, certify_with_bounds
 from fcnn.classifier import FeatureConvexClassifier
 from fcnn.convex_network import float64_copy
 from fcnn.feature_maps import CenteredAbs, Identity
+from fcnn.heads import start_affine
 from fcnn.losses import RadiusLoss, RegularisedLoss, balanced_accuracy, median_radius
 from fcnn.networks import ConvexConvNet, ConvexMLP, ConvexNetwork
-from fcnn.training import Loss, TrainSettings, train
+from fcnn.training import History, Loss, TrainSettings, train
 
 # How many times shorter than the training is the one that finds the scale of radii.
 SHORTER = 8
@@ -36,8 +40,10 @@ class FCNNSettings:
     radius loss replaces the regulariser. target_multiples: where no targets are given, norm -> radius to train for as a
     multiple of the median that a short training with the regulariser reaches on the training split, so that a recipe
     fits data it was not made for.
-    keep_best: keep the epoch with the best median radius in this norm, or the best balanced accuracy, on validation
-    data; "" keeps the last. With ``train.patience`` training stops when that measure no longer improves.
+    keep_best: keep the epoch with the best median radius in this norm at balanced recalls, or best balanced accuracy,
+    on validation data; "" keeps the last. With ``train.patience`` training stops when that measure no longer improves.
+    start: settings of a linear classifier (method ``linear``) that is trained first and that the network starts as,
+    its hidden units counting for nothing: with ``keep_best`` it never ends below it. Empty: a random start.
     certificates: which curves to issue, as certificate:domain.
     """
 
@@ -54,10 +60,22 @@ class FCNNSettings:
     radius_weight: float = 1.0
     other_share: float = 0.0
     keep_best: Literal["", "l1", "l2", "linf", "accuracy"] = ""
+    start: dict[str, Any] = field(default_factory=dict)
     certificates: tuple[
         Literal["closed_form:free", "separable:free", "refined:free", "refined:box", "in_domain:box"], ...
     ] = ("closed_form:free",)
     train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=40, batch_size=256))
+
+    def __post_init__(self) -> None:
+        if not self.start:
+            return
+        from_table(LinearSettings, self.start, "start")
+        if not self.keep_best:
+            raise ValueError(
+                "start: set keep_best as well, so that training never ends below where it starts"
+            )
+        if self.architecture != "mlp" or not self.passthrough:
+            raise ValueError("start: only an mlp with passthrough can start as a linear classifier")
 
 
 class FCNN(Method):
@@ -112,17 +130,47 @@ class FCNN(Method):
         centred = settings.centred or settings.feature_map == "centered_abs"
         if centred and isinstance(feature_map, Identity | CenteredAbs):
             feature_map.mean.copy_(data.x.mean(dim=0))
-        train(
+        measure = self._measure(data)
+        if not settings.start or measure is None:
+            self._train(data, context, measure)
+            return
+        self._start_as_linear(data, context)
+        train_from(self.model, measure, lambda: self._train(data, context, measure))
+
+    def _train(
+        self,
+        data: TrainingData,
+        context: FitContext,
+        measure: Callable[[FeatureConvexClassifier], float] | None,
+    ) -> History:
+        settings = self.settings
+        return train(
             self.model,
             self._loss(self._targets(data, context)),
             (data.x, data.y),
             settings.train,
             seed=context.seed,
             after_step=self.model.project,
-            validate=self._measure(data),
+            validate=measure,
             checkpoint=context.checkpoint,
             progress=context.progress,
         )
+
+    def _start_as_linear(self, data: TrainingData, context: FitContext) -> None:
+        """Train the linear classifier and make the network the same function, of its features instead of the inputs."""
+        linear = Linear(from_table(LinearSettings, self.settings.start, "start"), self.device)
+        linear.mutable = self.mutable
+        linear.build(tuple(data.x.shape[1:]), context.seed)
+        checkpoint = context.checkpoint and context.checkpoint.with_name(context.checkpoint.name + ".start")
+        linear.fit(data, FitContext(context.seed, checkpoint, context.progress))
+        weight, bias = linear.affine()
+        feature_map, features = self.model.feature_map, self.model.feature_map(data.x[:1])
+        if isinstance(feature_map, Identity | CenteredAbs):
+            bias = bias + weight @ feature_map.mean.flatten().double()
+        # Of (x - mean, |x - mean|) the first half alone.
+        on_features = torch.zeros(features[0].numel(), dtype=weight.dtype, device=weight.device)
+        on_features[: len(weight)] = weight
+        start_affine(self.model.network, on_features, bias)
 
     def _targets(self, data: TrainingData, context: FitContext) -> dict[str, float]:
         """Radii to train for: those of the settings, or multiples of what a short training reaches."""
@@ -146,7 +194,15 @@ class FCNN(Method):
         kind = self.settings.keep_best
         if kind == "accuracy":
             return lambda model: balanced_accuracy(model, data.x_val, data.y_val)
-        return (lambda model: median_radius(model, data.x_val, data.y_val, kind)) if kind else None
+        if not kind:
+            return None
+        constant = self.model.feature_map.constant(kind)
+        order = DUAL_NORM_ORDER[self.model.feature_map.lands_in(kind)]
+
+        def slope(gradient: Tensor) -> Tensor:
+            return constant * torch.linalg.vector_norm(gradient, order, dim=1)
+
+        return lambda model: validation_radius(model, data, (BALANCED_POINT,), slope, self.batch_size)
 
     def score(self, x: Tensor) -> Tensor:
         return self.model.score(x)

@@ -1,6 +1,5 @@
 """Feature-convex networks on learned maps: the layers of a Lipschitz network, and a convex head for its last."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,8 +11,9 @@ from baselines.lipschitz import one_sided_radius_loss
 from baselines.lipschitz.features import LipschitzFeatures, affine_head
 from bench.basics.settings import from_table
 from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
-from bench.calibration import BALANCED_POINT, OperatingPoint, calibrated_threshold
+from bench.calibration import BALANCED_POINT, OperatingPoint
 from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, Method, Radii, TrainingData
+from bench.methods._kept import train_from, validation_radius
 from bench.methods._lipschitz import LipschitzMethod
 from bench.methods.bro import BRO
 from bench.methods.cayley import Cayley
@@ -25,7 +25,7 @@ from fcnn.heads import MaxAffine, start_affine
 from fcnn.learned_maps import LipschitzMap, certify_through_map
 from fcnn.losses import score_and_gradient
 from fcnn.networks import ConvexMLP, ConvexNetwork
-from fcnn.training import TrainSettings, train
+from fcnn.training import History, TrainSettings, train
 
 MAPS: dict[str, type[LipschitzMethod]] = {
     method.name: method for method in (Cayley, SLL, BRO, LinfDistance, L1Lipschitz)
@@ -129,13 +129,18 @@ class FCNNLearned(Method):
     def fit(self, data: TrainingData, context: FitContext) -> None:
         self._fit_map(data, context)
         self.dual_order = DUAL_NORM_ORDER[self.model.feature_map.lands_in(self.base.native_norm)]
-        best = self._validation_radius(data)
-        start = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        train_from(
+            self.model, lambda model: self._validation_radius(data), lambda: self._fit_head(data, context)
+        )
+        self.model.double().eval().requires_grad_(True)
+
+    def _fit_head(self, data: TrainingData, context: FitContext) -> History:
+        """Train the head, and the map where the settings say so."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.seed)
             _part_pieces(self.model.network)
         self.model.feature_map.requires_grad_(self.settings.train_map)
-        history = train(
+        return train(
             self.model,
             self.loss,
             (data.x, data.y),
@@ -146,9 +151,6 @@ class FCNNLearned(Method):
             checkpoint=context.checkpoint,
             progress=context.progress,
         )
-        if max(history.validation, default=-1.0) <= best:
-            self.model.load_state_dict(start)
-        self.model.double().eval().requires_grad_(True)
 
     def _fit_map(self, data: TrainingData, context: FitContext) -> None:
         """Train the Lipschitz network and start the head as its last layer."""
@@ -164,7 +166,7 @@ class FCNNLearned(Method):
         """The Lipschitz networks' loss of the signed radius score / ||gradient||_{q*}; the map is 1-Lipschitz."""
         settings = self.settings
         score, gradient = score_and_gradient(model, x)
-        radius = score / torch.linalg.vector_norm(gradient, self.dual_order, dim=1).clamp(min=1e-12)
+        radius = score / self._slope(gradient).clamp(min=1e-12)
         return one_sided_radius_loss(
             radius, y, settings.margin, settings.radius_target, settings.radius_weight
         )
@@ -175,18 +177,11 @@ class FCNNLearned(Method):
 
     def _validation_radius(self, data: TrainingData) -> float:
         """What ``kept_recall`` judges by; one operating point alone is too few inputs to tell an epoch from luck."""
-        self.model.eval()
-        found = [score_and_gradient(self.model, batch) for batch in data.x_val.split(self.batch_size)]
-        score = torch.cat([score.detach() for score, _ in found])
-        size = torch.cat(
-            [torch.linalg.vector_norm(each.detach(), self.dual_order, dim=1) for _, each in found]
-        )
-        medians = []
-        for point in (BALANCED_POINT, OperatingPoint(self.settings.kept_recall)):
-            above = (score - calibrated_threshold(score, data.y_val, point)).clamp(min=0)
-            radius = above / size.clamp(min=1e-12)
-            medians.append(float(radius[data.y_val > 0.5].median()))
-        return math.prod(medians) ** (1 / len(medians))
+        points = (BALANCED_POINT, OperatingPoint(self.settings.kept_recall))
+        return validation_radius(self.model, data, points, self._slope, self.batch_size)
+
+    def _slope(self, gradient: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(gradient, self.dual_order, dim=1)
 
     def score(self, x: Tensor) -> Tensor:
         return self.model.score(x)

@@ -92,6 +92,11 @@ class Linear(Method):
             margin = margin - radius * torch.linalg.vector_norm(weight, ord=DUAL_NORM_ORDER[norm])
         return functional.softplus(-margin).mean()
 
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """The weight (d,) and offset () of the score, threshold included."""
+        layer = _layer(self.model)
+        return layer.weight.detach()[0], layer.bias.detach()[0] - self.model.threshold
+
     def score(self, x: Tensor) -> Tensor:
         return self.model(x.to(self.model.threshold.dtype))
 

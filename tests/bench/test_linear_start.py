@@ -1,0 +1,88 @@
+"""Feature-convex networks that start as a robust linear classifier never end below it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bench.basics.settings import from_table
+from bench.calibration import BALANCED_POINT
+from bench.contract import FitContext, TrainingData
+from bench.methods.fcnn import FCNN, FCNNSettings
+from bench.methods.linear import Linear
+
+START = {"radii": {"l1": 0.3}, "train": {"epochs": 10, "batch_size": 16}}
+TABLE = {
+    "hidden": [8],
+    "keep_best": "l1",
+    "start": START,
+    "radius_targets": {"l1": 0.5},
+    "train": {"epochs": 4, "batch_size": 16},
+}
+
+
+class Ruined(FCNN):
+    """Trains for the wrong labels."""
+
+    def _loss(self, targets):
+        right = super()._loss(targets)
+        return lambda model, x, y, done: right(model, x, 1 - y, done)
+
+
+def points(seed: int) -> Tensor:
+    return torch.rand((200, 2), generator=torch.Generator().manual_seed(seed))
+
+
+def half(x: Tensor) -> Tensor:
+    """Sensitive in the right half of the unit square."""
+    return (x[:, 0] > 0.5).float()
+
+
+def bands(x: Tensor) -> Tensor:
+    """Sensitive in bands at the left and right of the unit square: convex, and no half-plane."""
+    return ((x[:, 0] - 0.45).abs() > 0.25).float()
+
+
+def fitted(kind, table, labels) -> FCNN | Linear:
+    method = kind(from_table(kind.Settings, table, "start"))
+    method.build((2,), seed=1)
+    x, x_val = points(0), points(1)
+    method.fit(TrainingData(x, labels(x), x_val, labels(x_val)), FitContext(seed=1))
+    return method
+
+
+def median(method) -> float:
+    """The median certified radius of sensitive validation inputs at balanced recalls."""
+    x = points(1)
+    y = bands(x)
+    method.calibrate(x, y, 0, BALANCED_POINT)
+    return float(np.median(method.certify(x[y > 0.5], method.curves()[0], ["l1"], seed=0)["l1"].radius))
+
+
+@pytest.mark.parametrize("feature_map", ["identity", "centered_abs"])
+def test_a_training_that_only_harms_leaves_the_linear_classifier(feature_map):
+    fast = {**TABLE["train"], "learning_rate": 0.1}
+    ruined = fitted(Ruined, {**TABLE, "feature_map": feature_map, "train": fast}, half)
+    x = points(1)
+    torch.testing.assert_close(
+        ruined.score(x).double(), fitted(Linear, START, half).score(x), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_training_goes_on_from_there():
+    long = {**TABLE["train"], "epochs": 30, "learning_rate": 0.02}
+    assert median(fitted(FCNN, {**TABLE, "train": long}, bands)) > median(fitted(Linear, START, bands)) + 0.02
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"keep_best": ""}, "keep_best"),
+        ({"passthrough": False}, "passthrough"),
+        ({"architecture": "convnet"}, "passthrough"),
+        ({"start": {"radius": 1.0}}, "radius"),
+    ],
+)
+def test_a_start_that_cannot_be_kept_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        from_table(FCNNSettings, {**TABLE, **changes}, "start")
