@@ -14,6 +14,7 @@ from torch import nn
 from undrawn import without_drawing
 
 from baselines.bounds import certify as bounds
+from baselines.bounds.certify import RadiusSearch
 from bench.basics.errors import UsageError
 from bench.certify.__main__ import main
 from bench.certify.meaning import sensitive_logit
@@ -238,6 +239,25 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(folder, tmp_path, capsys):
         assert message in told
         assert told.count("\n") == 1 and "Traceback" not in told
         assert not out.exists()
+
+
+def test_a_method_that_fails_costs_its_rows_and_the_exit_code_says_so(folder, tmp_path, capsys, monkeypatch):
+    path, *_ = folder
+    radii = RadiusSearch.radii
+
+    def without_crown(self, method, domain="free"):
+        if method == "crown":
+            raise RuntimeError("no luck today")
+        return radii(self, method, domain)
+
+    monkeypatch.setattr(RadiusSearch, "radii", without_crown)
+    arguments = ["--model", str(path / "net.onnx"), "--data", str(path / "own.npz"), "--norms", "l2"]
+    arguments += ["--certificates", "ibp", "crown", "--inputs", "8", "--out", str(tmp_path / "out")]
+    assert without_drawing(main)(arguments) == 1
+    assert "no luck today" in capsys.readouterr().err
+    _, found, _ = Store(tmp_path / "out").read_run()
+    outcomes = found.groupby("certificate")["outcome"].unique()
+    assert list(outcomes["crown"]) == ["error"] and "certified" in outcomes["ibp"]
 
 
 def test_a_network_read_the_wrong_way_round_is_pointed_out(folder, tmp_path, capsys):

@@ -14,7 +14,7 @@ from undrawn import run_suite
 
 from bench import methods as registry
 from bench.attacking.attacks import Attacked, AttackSettings
-from bench.attacking.bracket import smallest_adversarial
+from bench.attacking.bracket import bracket_rows, smallest_adversarial
 from bench.attacking.targets import Target
 from bench.contract import Outcome, Radii
 from bench.falsify import main as falsify
@@ -156,6 +156,20 @@ def test_the_smallest_adversarial_norm_lies_just_above_the_exact_radius(norm):
         found = torch.from_numpy(smallest_adversarial(target, AttackSettings(20, 1)))
         assert (found >= exact * (1 - 1e-5)).all()
         assert (found <= 1.1 * exact).all()
+
+
+def test_a_bracket_is_between_the_best_certificate_of_an_input_and_what_attacks_find():
+    """Two curves in one norm and domain: an input's bracket begins at the larger of its two radii."""
+    exact = Evaluation(MeanThreshold(), blobs(), plan("mean")).run().radii
+    exact = exact[(exact["norm"] == "l2") & (exact["outcome"] == Outcome.CERTIFIED)]
+    loose = exact.assign(certificate="loose", radius=exact["radius"] / 2)
+    run = PretendRun(Store(Path()), {}, None)
+    for both in ([exact, loose], [loose, exact]):
+        rows = bracket_rows(run, pd.concat(both, ignore_index=True), 0, AttackSettings(20, 1))
+        assert rows["index"].tolist() == exact["index"].tolist()
+        assert rows["certified"].to_numpy() == pytest.approx(exact["radius"].to_numpy(dtype=float))
+        assert (rows["adversarial"] >= rows["certified"] * (1 - 1e-5)).all()
+        assert (rows["adversarial"] <= 1.1 * rows["certified"]).all()
 
 
 def test_what_cannot_be_broken_has_no_adversarial_point():

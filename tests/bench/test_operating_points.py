@@ -233,3 +233,24 @@ def test_of_two_thresholds_as_balanced_the_one_with_the_higher_smaller_recall_is
     # Half of the sensitive inputs are right on either side of 2, but all of the others only above it.
     scores, sensitive = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0])
     assert calibrated_threshold(scores, sensitive, BALANCED_POINT) == 2.5
+
+
+def test_seconds_are_those_of_the_call_however_many_thresholds_it_covers(monkeypatch):
+    """One call of 12 s for ten inputs at all thresholds, those of the other recalls included."""
+    now = [0.0]
+    monkeypatch.setattr("bench.running.batch_runner.time.perf_counter", lambda: now[0])
+
+    class Slow(Sharing):
+        batch_size = 10
+
+        def certify_at(self, *asked):
+            now[0] += 12.0
+            return super().certify_at(*asked)
+
+    data = blobs()
+    result = Evaluation(Slow(), data, plan(norms=("l2",), points=("balanced", "other_recall=0.9"))).run()
+    radii, calls = check_radii(result.radii), -(-int(data.y_test.sum()) // 10)
+    certified = radii[radii["outcome"] == Outcome.CERTIFIED]
+    assert certified["operating_point"].nunique() == 2 and len(result.roc) > 2
+    assert certified["seconds"].to_numpy() == pytest.approx(12.0 * calls / data.y_test.sum())
+    assert result.seconds["certify"] == 12.0 * calls
