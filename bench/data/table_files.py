@@ -1,5 +1,6 @@
 """Reading .csv and .parquet: sizes are checked before anything is allocated, and every error is one line."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,8 @@ BLOCK = 1 << 20
 MOST_HEADER = 1 << 24
 # A number is kept as parsed and as float64; a text costs more, and there are fewer of them.
 BYTES_PER_CELL = 16
+# What the parser says of a row that is longer than those before it.
+LONGER = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
 
 
 def read_frame(path: Path) -> pd.DataFrame:
@@ -34,6 +37,12 @@ def read_frame(path: Path) -> pd.DataFrame:
             f"{path} is no text in UTF-8 (byte {error.start + 1}): save it as CSV in UTF-8"
         ) from error
     except (ValueError, OSError, pyarrow.ArrowException, MemoryError) as error:
+        if found := LONGER.search(str(error)):
+            columns, line, cells = found.groups()
+            raise UsageError(
+                f"line {line} of {path} has {cells} cells, its header names {columns} columns: give every row as many, "
+                "texts that hold the separator in quotes, numbers with a decimal point"
+            ) from error
         raise UsageError(
             f"cannot read {path} ({reason(error)}): the file is damaged or no {path.suffix[1:]} table; write it again"
         ) from error
@@ -49,12 +58,13 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    header, rows = _measure(path)
-    separator = max(SEPARATORS, key=header.count)
-    _check_size(path, rows, header.count(separator) + 1)
-    # Names are compared by read_frame: the parser would rename a repeated one without a word.
+    separator, columns, rows = _measure(path)
+    _check_size(path, rows, columns)
+    # Names are compared by read_frame: the parser would rename a repeated one without a word. It would also cut the
+    # first row to the header's length, and refuses it here, where the header is a row like the others.
+    top = pd.read_csv(path, sep=separator, encoding="utf-8-sig", header=None, nrows=2, dtype=str)
     frame = pd.read_csv(path, sep=separator, encoding="utf-8-sig", low_memory=False, index_col=False)
-    names = pd.read_csv(path, sep=separator, encoding="utf-8-sig", header=None, nrows=1, dtype=str).iloc[0]
+    names = top.iloc[0]
     nameless = names.isna().to_numpy().nonzero()[0]
     if len(nameless):
         raise UsageError(
@@ -64,21 +74,39 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _measure(path: Path) -> tuple[str, int]:
-    """Return the first line and the number of further lines, without holding more than a block of the file."""
-    header, lines, ended, last = b"", 0, False, b"\n"
+def _measure(path: Path) -> tuple[str, int, int]:
+    """Return the separator, the number of columns and that of rows, without holding more than a block of the file.
+
+    Raises UsageError for a line of more cells than a table may have columns: the parser would make them all.
+    """
+    header, lines, separators = b"", 0, 0
     with path.open("rb") as file:
+        while len(header) <= MOST_HEADER and (line := file.readline(BLOCK)):
+            header += line
+            if line.endswith(b"\n"):
+                break
+        if len(header) > MOST_HEADER:
+            raise UsageError(_too_many(path, f"more than {MAX_COLUMNS:,} columns"))
+        _check_text(path, header)
+        separator = max(SEPARATORS, key=header.decode("utf-8-sig", "replace").count)
+        mark, last = separator.encode(), b"\n"
         while block := file.read(BLOCK):
-            if not ended:
-                first, newline, _ = block.partition(b"\n")
-                header += first
-                ended = bool(newline)
-                if len(header) > MOST_HEADER:
-                    raise UsageError(_too_many(path, f"more than {MAX_COLUMNS:,} columns"))
-            if b"\0" in block:
-                raise UsageError(f"{path} has zero bytes, so it is no text: save it as CSV in UTF-8")
-            lines, last = lines + block.count(b"\n"), block[-1:]
-    return header.decode("utf-8-sig", "replace"), max(0, lines + (last != b"\n") - 1)
+            _check_text(path, block)
+            ends = block.split(b"\n")
+            for place, part in enumerate(ends):
+                # Only the last line goes on in the next block, and only long ones can hold too many cells.
+                if place == 0 or place == len(ends) - 1 or len(part) > MAX_COLUMNS:
+                    separators = part.count(mark) + (separators if place == 0 else 0)
+                    if separators >= MAX_COLUMNS:
+                        what = f"more than {MAX_COLUMNS:,} cells in line {lines + place + 2:,}"
+                        raise UsageError(_too_many(path, what))
+            lines, last = lines + len(ends) - 1, block[-1:]
+    return separator, header.count(mark) + 1, lines + (last != b"\n")
+
+
+def _check_text(path: Path, block: bytes) -> None:
+    if b"\0" in block:
+        raise UsageError(f"{path} has zero bytes, so it is no text: save it as CSV in UTF-8")
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

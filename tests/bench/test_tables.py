@@ -207,7 +207,13 @@ def test_what_cannot_be_used_is_named_in_one_line(name, frame, tmp_path):
 FILES = {
     "empty.csv": (b"", "damaged"),
     "header.csv": (b"a,b,label\n", "no rows"),
-    "ragged.csv": (b"a,b,label\n1,2,fine\n1,2,3,4,5,fraud\n", "line 3"),
+    "ragged.csv": (b"a,b,label\n1,2,fine\n1,2,3,4,5,fraud\n", "line 3 of"),
+    "first.csv": (b"a,b,label\n1,2,3,fine\n1,2,fraud\n", "line 2 of"),
+    "commas.csv": (b"a,b,label\n0,5,0,7,fine\n0,4,0,1,fraud\n", "5 cells, its header names 3 columns"),
+    "stray.csv": (
+        b"a,b,label\n1,2,fine\n1,2,fraud" + b",3" * 20_000 + b"\n",
+        "more than 10,000 cells in line 3",
+    ),
     "twice.csv": (b"a,a,label\n1,2,fine\n", "'a'"),
     "nameless.csv": (b"a,,label\n1,2,fine\n", "column 2"),
     "binary.csv": (bytes(range(256)) * 40, "zero bytes"),
@@ -224,6 +230,26 @@ def test_damaged_files_are_one_line(name, tmp_path):
     with pytest.raises(UsageError) as caught:
         load_dataset("t", tmp_path, "fraud", table=TableOptions(name, "label"))
     assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_separators_are_those_of_the_header(separator, frame, tmp_path):
+    expected = load(frame, tmp_path)
+    frame.to_csv(tmp_path / "u.csv", index=False, sep=separator)
+    found = load_dataset("t", tmp_path, "fraud", table=TableOptions("u.csv", "label"))
+    np.testing.assert_array_equal(found.x_train, expected.x_train)
+
+
+@pytest.mark.parametrize("block", [1, 5, 7, 1000])
+def test_the_cells_of_every_line_are_counted_block_by_block(block, tmp_path, monkeypatch):
+    monkeypatch.setattr(table_files, "BLOCK", block)
+    monkeypatch.setattr(table_files, "MAX_COLUMNS", 6)
+    path = tmp_path / "t.csv"
+    path.write_text("a;b\n1;2\n\n;;;;;6\n3;4")
+    assert table_files._measure(path) == (";", 2, 4)
+    path.write_text("a;b\n1;2\n\n;;;;;6\n;;;;;;7\n3;4\n")
+    with pytest.raises(UsageError, match="more than 6 cells in line 5"):
+        table_files._measure(path)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
