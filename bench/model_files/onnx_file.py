@@ -19,6 +19,7 @@ from bench.model_files.operators import FLOAT_TYPES, OPERATORS, REFUSED, layers_
 from bench.model_files.parts import weight_files
 from bench.model_files.program import Call, Program, Recorder, UnreadError
 from bench.model_files.runtime import INSTALL_HINT, Session, agree
+from bench.model_files.shapes import check_sizes, with_types
 
 CONTROL_FLOW = ("If", "Loop", "Scan")
 HALF, DOUBLE = 10, 11
@@ -63,11 +64,16 @@ def read_model(model: Any, data_shape: tuple[int, ...], output: str | None = Non
     nodes = _needed(graph, result)
     if not nodes or not _depends(nodes, source, result):
         raise UsageError(f"output {result!r} does not depend on the input: choose another with --output")
-    session = Session(_alone(model, nodes, source), source, shape, batch, double)
+    size = 1 if batch == 0 else batch
+    check_sizes(nodes, {**weights, source: shape if size is None else (size, *shape)}, size or 1, model)
+    program, unread = None, ""
     try:
-        program = _read(nodes, source, shape, 1 if batch == 0 else batch, weights, _opset(model), result)
+        program = _read(nodes, Recorder(source, shape, size), weights, model, result)
     except UnreadError as error:
-        return NetworkFile(session, None, str(error), shape)
+        unread = str(error)
+    session = Session(_alone(model, nodes, source), source, shape, batch, double)
+    if program is None:
+        return NetworkFile(session, None, unread, shape)
     _compare(session, program)
     return NetworkFile(session, program, "", shape)
 
@@ -82,6 +88,7 @@ def _parse(path: Path) -> Any:
         model = onnx.load(path, load_external_data=False)
         if weight_files(path, model):
             onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+        model = with_types(model)
         onnx.checker.check_model(model)
     except UsageError:
         raise
@@ -96,6 +103,9 @@ def _parse(path: Path) -> Any:
 def _constants(graph: Any) -> dict[str, Tensor]:
     from onnx import numpy_helper
 
+    if graph.sparse_initializer:
+        name = graph.sparse_initializer[0].values.name
+        raise UsageError(f"it keeps its weight {name!r} in sparse form: save it with all its numbers")
     found = {tensor.name: _as_tensor(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
     for name, tensor in found.items():
         _require_finite(name, tensor)
@@ -135,7 +145,9 @@ def _input(
     dims = [dim.dim_value or None for dim in kind.shape.dim]
     if len(dims) == 1 and dims[0]:
         return name, (dims[0],), None, double
-    batch, *sizes = dims or [None]
+    if not dims:
+        return name, data_shape, 0, double
+    batch, *sizes = dims
     known = [size for size in sizes if size is not None]
     if sizes and len(known) == len(sizes):
         return name, tuple(known), batch or 0, double
@@ -193,6 +205,8 @@ def _alone(model: Any, nodes: list[Any], source: str) -> bytes:
     kept = [node for node in nodes if node.op_type != "ZipMap"]
     last = kept[-1].output[0]
     kind = next(value for value in model.graph.input if value.name == source)
+    if not kind.type.tensor_type.shape.dim:
+        kind = helper.make_tensor_value_info(source, kind.type.tensor_type.elem_type, None)
     graph = helper.make_graph(
         kept, "needed", [kind], [ValueInfoProto(name=last)], initializer=model.graph.initializer
     )
@@ -207,21 +221,21 @@ def _opset(model: Any) -> int:
 
 
 def _read(
-    nodes: list[Any],
-    source: str,
-    shape: tuple[int, ...],
-    batch: int | None,
-    weights: dict[str, Tensor],
-    opset: int,
-    result: str,
+    nodes: list[Any], recorder: Recorder, weights: dict[str, Tensor], model: Any, result: str
 ) -> Program:
-    recorder = Recorder(source, shape, batch)
     for node in nodes:
+        # Shapes that are computed on the way are known only now.
+        taken = {
+            name: tuple(recorder.seen(name).shape) if name in recorder.examples else weights[name]
+            for name in node.input
+            if name
+        }
+        check_sizes([node], taken, recorder.batch or 1, model)
         try:
-            _read_node(node, recorder, weights, opset)
+            _read_node(node, recorder, weights, _opset(model))
         except UnreadError as error:
             raise UnreadError(f"{error} (node {node.name!r})" if node.name else str(error)) from error
-    return Program(recorder.steps, source, result)
+    return Program(recorder.steps, recorder.source, result)
 
 
 def _read_node(node: Any, recorder: Recorder, weights: dict[str, Tensor], opset: int) -> None:
