@@ -85,6 +85,20 @@ def watched(watch: Watch) -> Iterator[None]:
         _WATCH.reset(token)
 
 
+@contextlib.contextmanager
+def preliminary() -> Iterator[None]:
+    """Within the block trainings count as time alone: the watch is told that the training proper has not begun.
+
+    For what a method trains before its own network: nothing is to be judged yet, and its epochs are not the recipe's.
+    """
+    watch = _WATCH.get()
+    if watch is None:
+        yield
+        return
+    with watched(lambda done, steps, steps_per_epoch: watch(0.0, steps, steps_per_epoch)):
+        yield
+
+
 def cross_entropy(model: nn.Module, x: Tensor, y: Tensor, progress: float) -> Tensor:
     """Binary cross-entropy of the score; the plainest loss for ``train``."""
     return functional.binary_cross_entropy_with_logits(model(x), y)

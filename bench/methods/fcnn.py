@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from bench.basics.settings import from_table
 from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
 from bench.calibration import BALANCED_POINT
 from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, Method, Radii, TrainingData
-from bench.methods._kept import train_from, validation_radius
+from bench.methods._kept import Validate, train_from, validation_radius
 from bench.methods.given import Effort, Given, GivenNetwork
 from bench.methods.linear import Linear, LinearSettings
 from fcnn.certify import CERTIFICATES, certify_at_thresholds, certify_with_bounds
@@ -23,10 +23,12 @@ from fcnn.feature_maps import CenteredAbs, Identity
 from fcnn.heads import start_affine
 from fcnn.losses import RadiusLoss, RegularisedLoss, balanced_accuracy, median_radius
 from fcnn.networks import ConvexConvNet, ConvexMLP, ConvexNetwork
-from fcnn.training import History, Loss, TrainSettings, train
+from fcnn.training import History, Loss, TrainSettings, preliminary, train
 
 # How many times shorter than the training is the one that finds the scale of radii.
 SHORTER = 8
+# A robust linear classifier is trained for this share of the radius that the network is to reach.
+LINEAR_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,10 @@ class FCNNSettings:
     fits data it was not made for.
     keep_best: keep the epoch with the best median radius in this norm at balanced recalls, or best balanced accuracy,
     on validation data; "" keeps the last. With ``train.patience`` training stops when that measure no longer improves.
-    start: settings of a linear classifier (method ``linear``) that is trained first and that the network starts as,
-    its hidden units counting for nothing: with ``keep_best`` it never ends below it. Empty: a random start.
+    start: of an mlp with passthrough, others start at random. ``linear`` first trains a robust linear classifier by the
+    same recipe and for LINEAR_SHARE of the targets, and the network starts as that, its hidden units counting for
+    nothing. Without ``keep_best`` the best epoch in the targets' first norm is kept then, or the start: on validation
+    data it never ends below the linear classifier.
     certificates: which curves to issue, as certificate:domain.
     """
 
@@ -60,22 +64,11 @@ class FCNNSettings:
     radius_weight: float = 1.0
     other_share: float = 0.0
     keep_best: Literal["", "l1", "l2", "linf", "accuracy"] = ""
-    start: dict[str, Any] = field(default_factory=dict)
+    start: Literal["random", "linear"] = "random"
     certificates: tuple[
         Literal["closed_form:free", "separable:free", "refined:free", "refined:box", "in_domain:box"], ...
     ] = ("closed_form:free",)
     train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=40, batch_size=256))
-
-    def __post_init__(self) -> None:
-        if not self.start:
-            return
-        from_table(LinearSettings, self.start, "start")
-        if not self.keep_best:
-            raise ValueError(
-                "start: set keep_best as well, so that training never ends below where it starts"
-            )
-        if self.architecture != "mlp" or not self.passthrough:
-            raise ValueError("start: only an mlp with passthrough can start as a linear classifier")
 
 
 class FCNN(Method):
@@ -99,12 +92,18 @@ class FCNN(Method):
             "radius_weight": Range(0.5, 2.0, log=True),
             "other_share": Range(0.0, 1.0),
             "hidden": Choice([200, 50], [400, 100]),
+            "start": Choice("random", "linear"),
             **training(),
             **augmentation(),
         },
         starts=tuple(
-            {"radius_targets.{norm}": target, "other_share": 0.5, "train.learning_rate": 2e-3}
-            for target in (2.5, 4.0, 1.5)
+            {
+                "radius_targets.{norm}": target,
+                "other_share": 0.5,
+                "train.learning_rate": 2e-3,
+                "start": start,
+            }
+            for target, start in ((2.5, "random"), (2.5, "linear"), (4.0, "random"), (1.5, "random"))
         ),
         judging={"certificates": ["closed_form:free"]},
     )
@@ -130,23 +129,26 @@ class FCNN(Method):
         centred = settings.centred or settings.feature_map == "centered_abs"
         if centred and isinstance(feature_map, Identity | CenteredAbs):
             feature_map.mean.copy_(data.x.mean(dim=0))
-        measure = self._measure(data)
-        if not settings.start or measure is None:
-            self._train(data, context, measure)
+        targets = self._targets(data, context)
+        if settings.start == "random" or settings.architecture != "mlp" or not settings.passthrough:
+            self._train(data, context, targets, self._measure(data, settings.keep_best))
             return
-        self._start_as_linear(data, context)
-        train_from(self.model, measure, lambda: self._train(data, context, measure))
+        self._start_as_linear(data, context, targets)
+        measure = self._measure(data, settings.keep_best or next(iter(targets), "accuracy"))
+        assert measure is not None  # it is named
+        train_from(self.model, measure, lambda: self._train(data, context, targets, measure))
 
     def _train(
         self,
         data: TrainingData,
         context: FitContext,
-        measure: Callable[[FeatureConvexClassifier], float] | None,
+        targets: dict[str, float],
+        measure: Validate | None,
     ) -> History:
         settings = self.settings
         return train(
             self.model,
-            self._loss(self._targets(data, context)),
+            self._loss(targets),
             (data.x, data.y),
             settings.train,
             seed=context.seed,
@@ -156,13 +158,15 @@ class FCNN(Method):
             progress=context.progress,
         )
 
-    def _start_as_linear(self, data: TrainingData, context: FitContext) -> None:
+    def _start_as_linear(self, data: TrainingData, context: FitContext, targets: dict[str, float]) -> None:
         """Train the linear classifier and make the network the same function, of its features instead of the inputs."""
-        linear = Linear(from_table(LinearSettings, self.settings.start, "start"), self.device)
+        radii = {norm: LINEAR_SHARE * target for norm, target in targets.items()}
+        linear = Linear(LinearSettings(radii, self.settings.train), self.device)
         linear.mutable = self.mutable
         linear.build(tuple(data.x.shape[1:]), context.seed)
         checkpoint = context.checkpoint and context.checkpoint.with_name(context.checkpoint.name + ".start")
-        linear.fit(data, FitContext(context.seed, checkpoint, context.progress))
+        with preliminary():
+            linear.fit(data, FitContext(context.seed, checkpoint, context.progress))
         weight, bias = linear.affine()
         feature_map, features = self.model.feature_map, self.model.feature_map(data.x[:1])
         if isinstance(feature_map, Identity | CenteredAbs):
@@ -182,16 +186,16 @@ class FCNN(Method):
         epochs = max(1, settings.train.epochs // SHORTER)
         regularised = RegularisedLoss(settings.gradient_weights)
         short = dataclasses.replace(settings.train, epochs=epochs, patience=0)
-        train(scout, regularised, (data.x, data.y), short, seed=context.seed, after_step=scout.project)
+        with preliminary():
+            train(scout, regularised, (data.x, data.y), short, seed=context.seed, after_step=scout.project)
         for norm, multiple in settings.target_multiples.items():
             reached = median_radius(scout, data.x, data.y, norm)
             if reached > 0:  # where half of the inputs are misclassified there is no scale
                 targets[norm] = multiple * reached
         return targets
 
-    def _measure(self, data: TrainingData) -> Callable[[FeatureConvexClassifier], float] | None:
-        """What early stopping maximises, if anything."""
-        kind = self.settings.keep_best
+    def _measure(self, data: TrainingData, kind: str) -> Validate | None:
+        """What early stopping maximises, and by what an epoch is kept, if anything; kind: as ``keep_best``."""
         if kind == "accuracy":
             return lambda model: balanced_accuracy(model, data.x_val, data.y_val)
         if not kind:

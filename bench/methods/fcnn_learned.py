@@ -25,7 +25,7 @@ from fcnn.heads import MaxAffine, start_affine
 from fcnn.learned_maps import LipschitzMap, certify_through_map
 from fcnn.losses import score_and_gradient
 from fcnn.networks import ConvexMLP, ConvexNetwork
-from fcnn.training import History, TrainSettings, train
+from fcnn.training import History, TrainSettings, preliminary, train
 
 MAPS: dict[str, type[LipschitzMethod]] = {
     method.name: method for method in (Cayley, SLL, BRO, LinfDistance, L1Lipschitz)
@@ -155,7 +155,8 @@ class FCNNLearned(Method):
     def _fit_map(self, data: TrainingData, context: FitContext) -> None:
         """Train the Lipschitz network and start the head as its last layer."""
         checkpoint = context.checkpoint and context.checkpoint.with_name(context.checkpoint.name + ".map")
-        self.base.fit(data, FitContext(context.seed, checkpoint, context.progress))
+        with preliminary():
+            self.base.fit(data, FitContext(context.seed, checkpoint, context.progress))
         self.base.model.float()
         self.model.float().eval()
         feature_map = self.model.feature_map
