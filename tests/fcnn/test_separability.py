@@ -77,6 +77,20 @@ def test_rounding_alone_separates_no_point_from_itself():
     assert (lower == 0).all()
 
 
+def test_rounding_of_far_points_separates_no_small_target():
+    """Targets half way between two points of 1e8, which a hyperplane runs through but for rounding; 0 is beyond it."""
+    rng = np.random.default_rng(5)
+    for _ in range(100):
+        far, sum_of_both = rng.integers(-(10**8), 10**8, 6), 2 * rng.integers(-5, 6, 6)
+        points = np.stack([far, sum_of_both - far, np.zeros(6)]).astype(float)
+        targets = points[:2].mean(axis=0, keepdims=True)
+        along, normal = points[0] - points[1], rng.standard_normal(6)
+        normal -= along * (normal @ along) / (along @ along)
+        normal *= -np.sign(normal @ targets[0])
+        lower, _, _, _ = verify(normal[None], targets, points)
+        assert lower[0] == 0
+
+
 def test_a_wrong_hyperplane_is_refused():
     points, targets = np.eye(3), np.zeros((1, 3))
     lower, _, _, _ = verify(np.array([[-1.0, 0.0, 0.0]]), targets, points)
