@@ -337,18 +337,19 @@ def test_what_was_chosen_becomes_a_suite_and_everything_tried_a_table(tmp_path):
 
 
 def test_each_data_set_gets_the_settings_that_were_chosen_on_it(tmp_path):
+    """They are laid over the suite's own, which stay where nothing was chosen."""
     found = []
+    own = MethodEntry("pretend", settings={"quality": 0.2, "kind": "worse"})
     for name, quality in (("blobs", 0.3), ("circles", 0.7)):
-        about = dataclasses.replace(task("pretend"), dataset=name)
+        about = dataclasses.replace(task("pretend"), dataset=name, entry=own)
         candidate = Candidate(0, "search", "finished", {}, {"quality": quality}, measure=1.0, meets=True)
         record = SimpleNamespace(candidates=lambda one=candidate: [one], facts=lambda number: {})
         found.append(Found(about, record))
     top = {"title": "T", "datasets": ["blobs", "circles"], "norms": ["l2"]}
     (entry,) = load_suite(str(write_results(tmp_path, found, top))).methods
-    assert {name: entry.settings_for(name).quality for name in entry.datasets} == {
-        "blobs": 0.3,
-        "circles": 0.7,
-    }
+    settings = {name: entry.settings_for(name) for name in entry.datasets}
+    assert {name: each.quality for name, each in settings.items()} == {"blobs": 0.3, "circles": 0.7}
+    assert {each.kind for each in settings.values()} == {"worse"}
 
 
 def test_a_suite_of_nothing_is_not_written(tmp_path):
