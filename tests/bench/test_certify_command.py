@@ -20,6 +20,7 @@ from bench.certify.__main__ import main
 from bench.certify.meaning import sensitive_logit
 from bench.data import load_dataset
 from bench.falsify import main as falsify
+from bench.kept.finished import load_method
 from bench.kept.store import Store
 from fcnn import ConvexMLP, FeatureConvexClassifier
 from fcnn.checkpoints import save_classifier
@@ -178,6 +179,18 @@ def test_a_changed_or_unsafe_model_is_not_attacked(finished, capsys):
     said = [line for line in said if line.startswith("bench.falsify")]
     for line, word in zip(said, ("were written", "cannot be read", "can run code"), strict=True):
         assert word in line and "model" in line
+
+
+def test_a_kept_network_is_opened_again_with_the_threshold_it_was_certified_with(folder, tmp_path):
+    path, classifier, _ = folder
+    arguments = ["--model", str(path / "net.onnx"), "--data", str(path / "own.npz"), "--norms", "l2"]
+    arguments += ["--certificates", "ibp", "--threshold", "0.9", "--out", str(tmp_path / "out")]
+    assert without_drawing(main)(arguments) == 0
+    data = load_dataset("own", path)
+    probability = classifier.predict_proba(data.x_test)[:, 1]
+    assert ((probability > 0.5) & (probability < 0.9)).any()
+    method = load_method(Store(tmp_path / "out"), data, "own", "bounds", 0)
+    assert ((method.score(torch.from_numpy(data.x_test)) > 0).numpy() == (probability > 0.9)).all()
 
 
 def test_a_checkpoint_of_ours_gets_its_four_certificates(folder, tmp_path, capsys):
