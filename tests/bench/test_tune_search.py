@@ -290,6 +290,17 @@ def test_a_long_training_goes_on_from_its_last_epoch_and_the_time_before_counts(
     assert sum(c.seconds for c in tried[: at + 1]) > spent - 6, "what was noted before the cut counts"
 
 
+def test_what_a_cut_training_spent_counts_once(tmp_path, monkeypatch):
+    """The longest training, cut near its end, still has the time to end by itself."""
+    with monkeypatch.context() as patched, pytest.raises(Cut):
+        cut_at(patched, 450)
+        search("pretend", tmp_path, minutes=2.0).run()
+    cut = search("pretend", tmp_path, minutes=2.0).record.candidates()[-1]
+    assert (cut.kind, cut.state) == ("longest", "running")
+    search("pretend", tmp_path, minutes=2.0).run()
+    assert search("pretend", tmp_path, minutes=2.0).record.candidates()[cut.number].state == "finished"
+
+
 def test_a_search_goes_on_with_a_larger_budget(tmp_path):
     search("pretend", tmp_path, minutes=0.5).run()
     more = search("pretend", tmp_path, minutes=1.0)
