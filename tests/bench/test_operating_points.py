@@ -20,6 +20,7 @@ from bench.calibration import (
     shown_point,
 )
 from bench.contract import Curve, LinearScore, Method, Outcome, Radii
+from bench.kept.points import file_part
 from bench.kept.rows import check_predictions, check_radii
 from bench.running.evaluate import Evaluation
 
@@ -254,3 +255,8 @@ def test_seconds_are_those_of_the_call_however_many_thresholds_it_covers(monkeyp
     assert certified["operating_point"].nunique() == 2 and len(result.roc) > 2
     assert certified["seconds"].to_numpy() == pytest.approx(12.0 * calls / data.y_test.sum())
     assert result.seconds["certify"] == 12.0 * calls
+
+
+def test_files_of_the_first_point_have_the_plain_names_whichever_it_is():
+    points = ["other_recall=0.99", BALANCED]
+    assert [file_part(point, points) for point in points] == ["", "_balanced"]

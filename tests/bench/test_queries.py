@@ -19,6 +19,7 @@ from bench.queries import main
 
 SUITE = """
 datasets = ["circles"]
+operating_points = ["balanced", "other_recall=0.5"]
 norms = ["linf"]
 [[methods]]
 method = "crown"
@@ -56,6 +57,23 @@ def test_answers_agree_with_the_least_score_on_a_fine_grid(out, domain, capsys):
             points = points[((points >= 0) & (points <= 1)).all(dim=1)]
         least = model(points).min().item()
         assert (least > 0) == (row.answer == "robust")
+
+
+def test_inputs_are_those_that_the_network_asked_calls_sensitive(out):
+    """The network has the threshold of the first operating point; a lower one calls further inputs sensitive."""
+    store, data = Store(out), load_dataset("circles")
+    method = load_method(store, data, "circles", "crown", 0)
+    network = queries.Network("crown", None, "")
+    _, index = queries.chosen_inputs(
+        store, network, data, 0, queries.Queries({"linf": (0.1,)}, inputs=10_000)
+    )
+    sensitive = np.flatnonzero(data.y_test == 1)
+    called = sensitive[method.predict(torch.from_numpy(data.x_test[sensitive]), 0).numpy() == 1]
+    _, radii, _ = store.read_run()
+    mine = (radii["method"] == "crown") & (radii["predicted"] == 1)
+    by_point = radii[mine].groupby("operating_point")["index"].apply(frozenset)
+    assert by_point.nunique() > 1, "the points differ, so that the test can fail"
+    assert sorted(index) == sorted(called)
 
 
 def test_a_second_call_asks_nothing_again(out, monkeypatch):

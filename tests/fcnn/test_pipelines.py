@@ -98,6 +98,22 @@ def test_a_moved_threshold_is_the_one_that_is_certified(programs, sensitive, res
                 assert (model.predict(moved)[certified] == sensitive).all()
 
 
+def test_an_input_on_the_threshold_is_not_certified(programs):
+    """What reaches a wrapper's threshold is positive; a certificate asks for more, since scores are rounded."""
+    frame, y = programs
+    x = frame[["size", "imports", "entropy"]].to_numpy()
+    inner = quick(epochs=3).fit(x, y)
+    scores = inner.decision_function(x)
+    on_it = int(np.argsort(scores)[-20])
+    sensitive_is_positive = inner.classes_[1] == "malware"
+    fixed = FixedThresholdClassifier(
+        inner, threshold=scores[on_it], response_method="decision_function", pos_label=inner.classes_[1]
+    ).fit(x, y)
+    assert sensitive_is_positive and fixed.predict(x[[on_it]])[0] == "malware"
+    radius = certify_pipeline(fixed, x, "l2")["l2"]
+    assert radius[on_it] == 0 and (radius > 0).sum() > 10
+
+
 def test_a_tuned_threshold_inside_a_search_inside_a_pipeline(programs):
     frame, y = programs
     x = frame[["size", "imports", "entropy"]].to_numpy()
