@@ -258,5 +258,5 @@ def test_seconds_are_those_of_the_call_however_many_thresholds_it_covers(monkeyp
 
 
 def test_files_of_the_first_point_have_the_plain_names_whichever_it_is():
-    points = ["other_recall=0.99", BALANCED]
+    points = ["other_recall=0.99", "balanced"]
     assert [file_part(point, points) for point in points] == ["", "_balanced"]
