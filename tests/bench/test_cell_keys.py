@@ -104,7 +104,8 @@ ONE_METHODS = {
     FeatureConvexClassifier.certify: [FCNN],
     certificates.in_domain: [FCNN, Linear],
     training.train: [FCNN, Linear, SmoothingGaussian],
-    Linear.certify: [Linear],
+    Linear.certify: [FCNN, Linear],  # the network may start as a linear classifier
+    FCNN.certify: [FCNN],
 }
 
 

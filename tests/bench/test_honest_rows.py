@@ -137,7 +137,7 @@ class Spied(SmoothingGaussian):
 
 @pytest.mark.parametrize("pilot", [0, PILOT])
 def test_rows_show_the_draws_that_were_made_and_the_radius_that_they_give(counts, pilot):
-    train = TrainSettings(epochs=3, batch_size=32)
+    train = TrainSettings(epochs=20, batch_size=32, learning_rate=0.02)
     settings = SmoothingSettings(
         network="mlp", hidden=(4,), sigma=SIGMA, draws=DRAWS, draws_predict=70, pilot=pilot, train=train
     )
@@ -173,8 +173,9 @@ def _one_set_of_draws_for_every_threshold(rows, counts, here):
         for start in range(0, len(rows), Spied.batch_size)
     }
     counted = [count for count in counts if count.seed in seeds]
-    assert counted and all((count.draws == DRAWS).all() for count in counted)
-    assert all(count.seen == DRAWS * count.votes.shape[-1] for count in counted)
+    # None for an input that no threshold calls sensitive.
+    assert counted and all(np.isin(count.draws, [0, DRAWS]).all() for count in counted)
+    assert all(count.seen == count.draws.sum() for count in counted)
     votes = np.unique(np.concatenate([count.votes.reshape(-1) for count in counted]))
     possible = radii("gaussian", SIGMA, lower_bound(votes, np.full(len(votes), DRAWS), ALPHA), 4, "l2")
     certified = rows[rows["outcome"] == Outcome.CERTIFIED]

@@ -22,7 +22,7 @@ def test_methods_that_respect_mutable_features_have_larger_radii_for_fewer_chang
     for kind, recipe in ((FCNN, {"hidden": (8,)}), (CROWN, {"hidden": (8,)})):
         assert kind.respects_mutable
         settings = dataclasses.replace(
-            kind.Settings(), train=TrainSettings(epochs=3, batch_size=32), **recipe
+            kind.Settings(), train=TrainSettings(epochs=20, batch_size=32, learning_rate=0.02), **recipe
         )
         some, every = (
             Evaluation(kind(settings), part, plan(kind.name)).run().radii for part in (fewer, data)
