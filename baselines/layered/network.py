@@ -82,8 +82,9 @@ class LayeredNetwork:
                 terms += matrix.shape[1]
             error = passed + terms * EPSILON * sizes
             values.append(z if layer.activation is None else layer.activation.function(z))
-            steepest = 1.0 if layer.activation is None else layer.activation.steepest
-            errors.append(steepest * error + EPSILON * values[-1].abs())
+            if layer.activation is not None:
+                error = layer.activation.passed_on(z, error)
+            errors.append(error + EPSILON * values[-1].abs())
         return errors[-1].amax(dim=1)
 
     def with_outputs(self, mix: Callable[[Tensor], Tensor]) -> "LayeredNetwork":

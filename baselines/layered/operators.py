@@ -104,7 +104,7 @@ class Activation:
     curvature: Lipschitz constant of the derivative, where there is one (None: the ReLU, whose bounds are exact lines).
     jump: by how much the derivative jumps at all its kinks together, and step: the value. valley: two points around the
     only place where the function turns from falling to rising, and a value below its minimum; None where it rises
-    everywhere. steepest: Lipschitz constant of the function, at least.
+    everywhere. steepest: Lipschitz constant of the function, at least; times |z| on [-|z|, |z|] if ``quadratic``.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -113,9 +113,16 @@ class Activation:
     jump: float = 0.0
     step: float = 0.0
     steepest: float = 1.2
+    quadratic: bool = False
+
+    def passed_on(self, z: Tensor, error: Tensor) -> Tensor:
+        """How far an error in z takes the value at most."""
+        slope = self.steepest * (z.abs() + error) if self.quadratic else self.steepest
+        return slope * error
 
 
 RELU = Activation(torch.relu)
+SQUARE = Activation(torch.square, 2.0, (-1e-9, 1e-9, 0.0), steepest=2.0, quadratic=True)
 MISH = Activation(torch.nn.functional.mish, 0.645, (-1.20, -1.18, -0.309))
 
 
@@ -173,6 +180,7 @@ ACTIVATIONS: dict[Callable, Callable[..., Activation | None]] = {
     aten.mish.default: lambda: MISH,
     aten.hardswish.default: _hardswish,
     aten.softplus.default: _softplus,
+    aten.pow.Tensor_Scalar: lambda exponent: SQUARE if exponent == 2 else None,
 }
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from baselines.layered.gates import gate, numbers_of
 from baselines.layered.network import Layer, LayeredNetwork, times, without_zeros
 from baselines.layered.operators import ACTIVATIONS, FACTORS, PIECEWISE, Activation, aten, is_affine
+from baselines.layered.products import with_squares
 from baselines.layered.tracing import BATCH, MARK, Traced, UnreadableNetwork, trace
 
 # Larger matrices are kept as CSR, which convolutions fill to a percent; smaller ones where they are all but empty.
@@ -81,6 +82,9 @@ class _Reader:
         constants = numbers_of(self.traced.graph)
         self.gates = {node: found for node in self.nodes if (found := gate(node, constants)) is not None}
         needed = self._needed()
+        if with_squares(self.traced.graph, needed - set(self.gates), self.input_shape, self.device):
+            self.nodes = list(self.traced.graph.graph.nodes)
+            needed = self._needed()
         for node in self.nodes:
             if node.op == "placeholder":
                 self.depends[node] = True

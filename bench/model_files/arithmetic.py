@@ -1,6 +1,7 @@
 """The ONNX operators that compute: products with constants, sums, normalisation, limits, choices between values."""
 
 from collections.abc import Callable
+from string import ascii_letters
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from bench.model_files.layers import (
     Choose,
     Clip,
     Compare,
+    Einsum,
     Largest,
     LargestOf,
     Leaky,
@@ -53,6 +55,29 @@ def matmul(call: Call) -> nn.Module:
     if value.batch is not None and len(value.shape) < (1 if isinstance(left, Data) else 2):
         raise call.refuse("it does not keep the inputs of a batch apart")
     return Product(constant, on_the_left=not isinstance(left, Data))
+
+
+def einsum(call: Call) -> nn.Module:
+    """Einsum of one value and constants."""
+    values = call.data()
+    if len(values) > 1:
+        raise call.refuse("it multiplies two values that both depend on the input")
+    equation = call.options["equation"].decode().replace(" ", "")
+    if "." in equation:
+        raise call.refuse("its equation has an ellipsis: name every axis")
+    left, arrow, result = equation.partition("->")
+    terms = left.split(",")
+    if not arrow:
+        result = "".join(sorted(letter for letter in set(left) - {","} if left.count(letter) == 1))
+    place = next(place for place, value in call.arguments.items() if isinstance(value, Data))
+    if values[0].batch is None:
+        free = next(letter for letter in ascii_letters if letter not in equation)
+        terms[place], result = free + terms[place], free + result
+    batch = terms[place][:1]
+    if not batch or result[:1] != batch or ",".join(terms).count(batch) > 1:
+        raise call.refuse("it does not keep the inputs of a batch apart")
+    constants = [call.arguments[other].double() for other in sorted(call.arguments) if other != place]
+    return Einsum(f"{','.join(terms)}->{result}", constants, place)
 
 
 def batch_norm(call: Call) -> nn.Module:

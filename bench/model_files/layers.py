@@ -126,6 +126,20 @@ class Product(nn.Module):
         return self.constant @ x
 
 
+class Einsum(nn.Module):
+    """Sums of products of a value with constants, as an equation names their axes; ``place``: that of the value."""
+
+    def __init__(self, equation: str, constants: list[Tensor], place: int) -> None:
+        super().__init__()
+        self.equation, self.place, self.count = equation, place, len(constants)
+        for number, constant in enumerate(constants):
+            self.register_buffer(f"part{number}", constant)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [getattr(self, f"part{number}") for number in range(self.count)]
+        return torch.einsum(self.equation, *parts[: self.place], x, *parts[self.place :])
+
+
 class Reduce(nn.Module):
     """The sum or mean over axes (the batch is axis 0)."""
 

@@ -84,6 +84,7 @@ OPERATORS: dict[str, Callable[[Call], nn.Module | list[nn.Module]]] = {
     "DepthToSpace": moves.blocks,
     "Div": arithmetic.arithmetic("div"),
     "Dropout": _dropout,
+    "Einsum": arithmetic.einsum,
     "Elu": lambda call: nn.ELU(call.options.get("alpha", 1.0)),
     "Erf": lambda call: Pointwise("erf"),
     "Exp": lambda call: Exp(),

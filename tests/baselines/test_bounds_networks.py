@@ -185,11 +185,11 @@ def test_the_model_itself_is_left_as_it_was():
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-class Squared(nn.Module):
-    """sum(x * x), a product of two values that depend on the input."""
+class Multiplied(nn.Module):
+    """The sum of a matrix times itself, both of which depend on the input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return nn.Identity()(x * x).flatten(1).sum(dim=1)
+        return nn.Identity()(x[:, 0] @ x[:, 0]).flatten(1).sum(dim=1)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ class Squared(nn.Module):
     [
         ([nn.Flatten(), nn.Linear(36, 4), nn.Softmax(1), nn.Linear(4, 1)], r"layer '2' \(Softmax\)"),
         ([nn.Flatten(), nn.Linear(36, 4), nn.Softsign(), nn.Linear(4, 1)], r"layer '2' \(Softsign\)"),
-        ([Squared()], r"layer '0' \(Squared\): the operation 'mul'"),
+        ([Multiplied()], r"layer '0' \(Multiplied\): the operation 'bmm' multiplies two values"),
     ],
 )
 def test_a_layer_that_cannot_be_bounded_is_named(layers, name):

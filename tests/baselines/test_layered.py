@@ -121,8 +121,9 @@ def test_normalisation_before_a_padded_convolution_becomes_part_of_it(padding):
 @pytest.mark.parametrize(
     "function",
     [
-        torch.square,
         torch.exp,
+        lambda h: h.pow(4),
+        lambda h: h.mT @ h,
         lambda h: h / (1 + h.abs()),
         lambda h: h.sort(dim=1).values,
         lambda h: functional.layer_norm(h, h.shape[1:]),
@@ -130,15 +131,8 @@ def test_normalisation_before_a_padded_convolution_becomes_part_of_it(padding):
         lambda h: h if h.sum() > 0 else -h,
         lambda h: h.half().double(),
         lambda h: functional.adaptive_max_pool2d(h, 2),
-        lambda h: h * torch.sigmoid(h.mean(dim=(2, 3), keepdim=True)),
-        lambda h: h * torch.sigmoid(h.flip(3)),
-        lambda h: h * torch.sigmoid(1 - h),
-        lambda h: h * (1 - torch.erf(h)),
-        lambda h: h * (2 + torch.erf(h)),
         lambda h: h * torch.tanh(h + 0.1 * h**3),
         lambda h: 0.5 * h * (1 + torch.tanh(0.8 * h + 0.1 * h**3)),
-        lambda h: h * torch.tanh(functional.softplus(h, beta=2)),
-        lambda h: (h + 1) * torch.sigmoid(h),
         lambda h: torch.where(h > 0, h, functional.softplus(h)),
         lambda h: h - h[:1],
         lambda h: torch.where(h > 0, h, 2 * h + 1),
@@ -154,12 +148,12 @@ def test_anything_else_is_refused_in_one_line(function):
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_an_operator_that_is_on_the_list_by_mistake_is_found_out(monkeypatch, place):
-    """A rounding far behind dead neurons, and a square of the input, both called affine."""
+    """A rounding far behind dead neurons, and a cube of the input, both called affine."""
     torch.manual_seed(0)
-    target = (aten.round.default, aten.square.default)[place]
+    target = (aten.round.default, aten.pow.Tensor_Scalar)[place]
     from baselines.layered import operators
 
-    monkeypatch.setattr(operators, "_FIRST", (*operators._FIRST, target, aten.pow.Tensor_Scalar))
+    monkeypatch.setattr(operators, "_FIRST", (*operators._FIRST, target))
     first, last = nn.Linear(3, 3), nn.Linear(3, 1)
     with torch.no_grad():
         first.bias.fill_(-1e3 if place == 0 else 0.0)
@@ -171,7 +165,7 @@ def test_an_operator_that_is_on_the_list_by_mistake_is_found_out(monkeypatch, pl
 
         def forward(self, x: Tensor) -> Tensor:
             h = self.first(x)
-            return self.last(torch.relu(h).round() if place == 0 else torch.relu(h.square()))
+            return self.last(torch.relu(h).round() if place == 0 else torch.relu(h.pow(3)))
 
     with pytest.raises(UnreadableNetwork, match="not affine"):
         read(Hidden(), (3,))

@@ -73,6 +73,10 @@ CASES: dict[str, tuple] = {
         {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]},
     ),
     "div": ("Div", TABLE, [np.float32(3.0)], {}),
+    "einsum": ("Einsum", SIGNAL, [constant(9, 2)], {"equation": "bij,jk->bik"}),
+    "einsum on the left": ("Einsum", SIGNAL, [(0, constant(4, 3))], {"equation": "ki, bij -> bjk"}),
+    "einsum, result not named": ("Einsum", SIGNAL, [constant(9, 2)], {"equation": "aij,jk"}),
+    "einsum of channels": ("Einsum", IMAGE, [constant(2), constant(6)], {"equation": "bchw,c,w->bhw"}),
     "elu": ("Elu", TABLE, [], {"alpha": 1.0}),
     "exp": ("Exp", TABLE, [], {}),
     "expand": ("Expand", (1, 3), [numbers(1, 4, 3)], {}),
@@ -229,13 +233,22 @@ def test_mish_is_read(tmp_path):
     [
         ("LayerNormalization", {"axis": -1}, "batch normalisation is read"),
         ("Sin", {}, "'/wave'"),
+        ("Einsum", {"equation": "bi,bi->bi"}, "keep the inputs of a batch apart"),
+        ("Einsum", {"equation": "...i,...i->...i"}, "ellipsis"),
     ],
 )
 def test_what_is_not_read_is_named_and_can_still_be_smoothed(operator, options, words, tmp_path):
-    names = ["x", "one"] if operator == "LayerNormalization" else ["x"]
+    names = ["x"] if operator == "Sin" else ["x", "one"]
     node = helper.make_node(operator, names, ["h"], name="/wave", **options)
     model = open_model(
-        write([node], TABLE, {"one": np.ones(6, np.float32)}, tmp_path / "net.onnx"), TABLE, logit=1
+        write(
+            [node],
+            TABLE,
+            {"one": np.ones((6,) if "axis" in options else (1, 6), np.float32)},
+            tmp_path / "net.onnx",
+        ),
+        TABLE,
+        logit=1,
     )
     assert operator in model.unread and words in model.unread
 
