@@ -49,7 +49,8 @@ class FCNNSettings:
     start: of an mlp with passthrough, others start at random. ``linear`` first trains a robust linear classifier by the
     same recipe, for LINEAR_SHARE of the targets and LINEAR_EPOCHS times the epochs, and the network starts as that, its
     hidden units counting for nothing. Without ``keep_best`` the best epoch in the targets' first norm is kept then, or
-    the start: on validation data it never ends below the linear classifier.
+    the start: on validation data it never ends below the linear classifier. linear: settings of that classifier, as of
+    the method of that name; those that are missing are as just said.
     certificates: which curves to issue, as certificate:domain.
     """
 
@@ -67,10 +68,22 @@ class FCNNSettings:
     other_share: float = 0.0
     keep_best: Literal["", "l1", "l2", "linf", "accuracy"] = ""
     start: Literal["random", "linear"] = "random"
+    linear: dict[str, Any] = field(default_factory=dict)
     certificates: tuple[
         Literal["closed_form:free", "separable:free", "refined:free", "refined:box", "in_domain:box"], ...
     ] = ("closed_form:free",)
     train: TrainSettings = field(default_factory=lambda: TrainSettings(epochs=40, batch_size=256))
+
+    def __post_init__(self) -> None:
+        if self.linear and self.start != "linear":
+            raise ValueError(f'linear is for start = "linear", not "{self.start}"')
+        self.linear_settings({})
+
+    def linear_settings(self, targets: dict[str, float]) -> LinearSettings:
+        """Of the classifier that the network starts as, if it is to reach these radii. Raises UsageError."""
+        radii = {norm: LINEAR_SHARE * target for norm, target in targets.items()}
+        longer = dataclasses.replace(self.train, epochs=LINEAR_EPOCHS * self.train.epochs)
+        return from_table(LinearSettings, self.linear, "linear", LinearSettings(radii, longer))
 
 
 class FCNN(Method):
@@ -162,9 +175,7 @@ class FCNN(Method):
 
     def _start_as_linear(self, data: TrainingData, context: FitContext, targets: dict[str, float]) -> None:
         """Train the linear classifier and make the network the same function, of its features instead of the inputs."""
-        radii = {norm: LINEAR_SHARE * target for norm, target in targets.items()}
-        longer = dataclasses.replace(self.settings.train, epochs=LINEAR_EPOCHS * self.settings.train.epochs)
-        linear = Linear(LinearSettings(radii, longer), self.device)
+        linear = Linear(self.settings.linear_settings(targets), self.device)
         linear.mutable = self.mutable
         linear.build(tuple(data.x.shape[1:]), context.seed)
         checkpoint = context.checkpoint and context.checkpoint.with_name(context.checkpoint.name + ".start")

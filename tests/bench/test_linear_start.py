@@ -8,6 +8,7 @@ from torch import Tensor
 from bench.basics.settings import from_table
 from bench.calibration import BALANCED_POINT
 from bench.contract import FitContext, TrainingData
+from bench.errors import UsageError
 from bench.methods.fcnn import FCNN
 from bench.methods.linear import Linear
 from fcnn.training import watched
@@ -70,6 +71,27 @@ def test_a_training_that_only_harms_leaves_the_linear_classifier(feature_map):
         rtol=1e-5,
         atol=1e-5,
     )
+
+
+def test_the_linear_classifier_can_have_a_recipe_of_its_own():
+    own = {"radii": {"l1": 0.2}, "train": {"epochs": 7, "batch_size": 50, "learning_rate": 0.03}}
+    table = {**TABLE, "train": {**TABLE["train"], "learning_rate": 0.1}, "linear": own}
+    x = points(1)
+    expected = fitted(Linear, own, half).score(x)
+    torch.testing.assert_close(fitted(Ruined, table, half).score(x).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"linear": {"radius": 1.0}}, "linear: unknown key 'radius'"),
+        ({"linear": {"radii": {"l3": 1.0}}}, "linear: radii: l3"),
+        ({"linear": {"radii": {"l1": 1.0}}, "start": "random"}, 'linear is for start = "linear"'),
+    ],
+)
+def test_settings_that_are_none_of_a_linear_classifiers_are_refused(change, words):
+    with pytest.raises(UsageError, match=words):
+        from_table(FCNN.Settings, {**TABLE, **change}, "recipe")
 
 
 def test_training_goes_on_from_there():
