@@ -131,7 +131,9 @@ def test_the_feature_map_figure_has_both_maps_and_certificates(cats_and_dogs, sm
             ]
             for method, certificate in feature_map.LOOK
         ]
-        assert largest == [pytest.approx(rows["radius"].astype(float).max()) for rows in expected]
+        # Inputs that are not certified count as 0: with the few images of this test a network may find none sensitive.
+        assert largest == [pytest.approx(rows["radius"].astype(float).fillna(0.0).max()) for rows in expected]
+        assert max(largest) > 0
 
 
 def test_a_convex_score_fits_a_few_images_and_accuracy_is_counted_right(cats_and_dogs):
