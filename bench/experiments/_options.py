@@ -37,4 +37,5 @@ def add_options(parser: argparse.ArgumentParser, out: Path) -> None:
     add("--device", default="auto", metavar="auto|cpu|cuda[:i]", help="where to compute (default: auto)")
     add("--reduced", action="store_true", help="the sizes of paper_cpu: minutes on two cores")
     add("--fresh", action="store_true", help="compute everything again")
+    add("--redraw", action="store_true", help="only draw the figures in OUT again, from its rows")
     add("--run", type=Path, metavar="DIR", help="finished run of bench.compare that 'runtime' reads")

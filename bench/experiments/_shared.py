@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from bench.basics.files import (
@@ -39,8 +38,8 @@ from bench.basics.interrupts import Interrupts
 from bench.basics.settings import from_table
 from bench.calibration import BALANCED
 from bench.commands.compare import run_suite
-from bench.kept.store import FIGURES, RUN, Store
-from bench.report.figures.looks import house_look, save_figure
+from bench.experiments._finished import ROWS, draw
+from bench.kept.store import RUN, Store
 from bench.running.chosen import chosen_devices
 from bench.running.code_version import code_version, package_versions
 from bench.running.lock import FolderLock
@@ -48,7 +47,6 @@ from bench.running.options import parser as compare_parser
 from bench.running.provenance import RunClock, code_commit, hardware, versions
 from bench.suites.suite import Suite
 
-ROWS = "rows.csv"
 UNITS = "units"
 Rows = list[dict[str, Any]]
 
@@ -69,6 +67,7 @@ class Options:
     reduced: bool = False
     fresh: bool = False
     run: Path | None = None
+    redraw: bool = False
 
     @property
     def torch_device(self) -> torch.device:
@@ -93,11 +92,6 @@ class Experiment:
     def shortfall(self, options: Options) -> str:
         """How a run with these options falls short of the full one; "" if it does not."""
         return self.reduced if options.reduced else ""
-
-    def heading(self, options: Options, subject: str = "") -> str:
-        """The title of a figure, on ``subject`` where one is named; a reduced run says so."""
-        title, shortfall = f"{self.title}: {subject}" if subject else self.title, self.shortfall(options)
-        return f"{title}\nreduced: {shortfall}" if shortfall else title
 
 
 def to_options(parsed: argparse.Namespace) -> Options:
@@ -155,14 +149,12 @@ def finish(
     experiment: Experiment,
     options: Options,
     rows: pd.DataFrame,
-    figures: Mapping[str, Callable[[], Figure]],
     settings: Mapping[str, Any],
     clock: RunClock,
 ) -> list[Path]:
-    """Write rows.csv, the figures (name -> function that draws it) and run.json; return the files."""
+    """Write rows.csv and run.json, and draw the figures from them; return the files."""
     table = rows.to_csv(index=False, lineterminator="\n").encode()
     write_atomic(options.out / ROWS, table)
-    drawn = draw(options.out, figures)
     record = {
         "experiment": experiment.name,
         "title": experiment.title,
@@ -176,17 +168,7 @@ def finish(
         "files": {ROWS: {"bytes": len(table), "sha256": checksum(table)}},
     }
     write_atomic(options.out / RUN, seal(record))
-    return [options.out / ROWS, options.out / RUN, *drawn]
-
-
-def draw(out: Path, figures: Mapping[str, Callable[[], Figure]]) -> list[Path]:
-    """Draw figures (name -> function that draws it) into OUT/figures, PNG and PDF."""
-    (out / FIGURES).mkdir(parents=True, exist_ok=True)
-    written = []
-    with house_look():
-        for name, figure in figures.items():
-            written += save_figure(figure(), out / FIGURES / name)
-    return written
+    return [options.out / ROWS, options.out / RUN, *draw(options.out, experiment.name)]
 
 
 def accuracy_line(ax: Axes, rows: pd.DataFrame, **look: Any) -> None:
@@ -200,10 +182,8 @@ def accuracy_line(ax: Axes, rows: pd.DataFrame, **look: Any) -> None:
     )
 
 
-def run_as_suite(
-    experiment: Experiment, options: Options, table: Mapping[str, Any]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Run an experiment whose rows are radii as a suite; return (radii, predictions).
+def run_as_suite(experiment: Experiment, options: Options, table: Mapping[str, Any]) -> list[Path]:
+    """Run an experiment whose rows are radii as a suite, and draw its own figures besides; return those files.
 
     table: what a suite file holds, without title. Raises FailedCells if a cell failed.
     """
@@ -216,11 +196,10 @@ def run_as_suite(
         **table,
     }
     suite = from_table(Suite, settings, f"experiment {experiment.name}")
-    given = {name: value for name, value in vars(options).items() if name not in ("reduced", "run")}
+    given = {name: value for name, value in vars(options).items() if name not in ("reduced", "run", "redraw")}
     request = argparse.Namespace(**{**vars(compare_parser().parse_args([])), **given})
     with Interrupts() as interrupts:
         code = run_suite(suite, request, interrupts)
     if code != 0:
         raise FailedCells("some cells failed, see above; run the same command again to go on")
-    _, radii, predictions = Store(options.out).read_run()
-    return radii, predictions
+    return draw(options.out, experiment.name)

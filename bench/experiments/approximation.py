@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from bench.basics.seeds import derive_seed
+from bench.experiments._finished import Figures, Finished
 from bench.experiments._shared import Experiment, Options, Rows, finish, run_units
 from bench.report.figures.identity import OWN
 from bench.running.provenance import RunClock
@@ -69,9 +70,13 @@ def run(options: Options) -> list[Path]:
         for target, network, width, seed in product(TARGETS, NETWORKS, WIDTHS, options.seeds)
     }
     rows = run_units(EXPERIMENT, options, units, train_and_measure)
-    figures = {EXPERIMENT.name: lambda: figure(rows, EXPERIMENT.heading(options))}
     settings = {"widths": WIDTHS, "repeats": REPEATS, "points": points, "epochs": epochs, "grid": GRID}
-    return finish(EXPERIMENT, options, rows, figures, settings, clock)
+    return finish(EXPERIMENT, options, rows, settings, clock)
+
+
+def figures(finished: Finished) -> Figures:
+    """The figure, from the rows."""
+    return {EXPERIMENT.name: lambda: figure(finished.rows, finished.heading())}
 
 
 def train_and_measure(target: str, network: str, width: int, points: int, epochs: int, seed: int) -> Rows:

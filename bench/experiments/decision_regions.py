@@ -23,9 +23,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Patch, Polygon, Rectangle
 
+from bench.basics.errors import UsageError
+from bench.basics.files import DamagedFileError
 from bench.contract import NORMS
 from bench.data import Dataset, load_dataset
-from bench.experiments._shared import Experiment, Options, draw, run_as_suite
+from bench.experiments._finished import Figures, Finished
+from bench.experiments._shared import Experiment, Options, run_as_suite
 from bench.kept.store import Store
 from bench.methods import get_method
 from bench.report.figures.identity import OWN, OWN_DARK
@@ -44,13 +47,14 @@ REGION, CLOSED_FORM, REFINED, OTHER = "#CCE3F0", OWN, OWN_DARK, "0.45"
 
 def run(options: Options) -> list[Path]:
     """Train both classifiers, certify, and draw the regions."""
-    radii, _ = run_as_suite(EXPERIMENT, options, suite_table())
-    data = load_dataset(DATASET)
-    models = {name: trained(options, name, data) for name in MAPS}
-    figures = {
-        EXPERIMENT.name: lambda: figure(radii, data, models, EXPERIMENT.heading(options), options.seeds[0])
-    }
-    return draw(options.out, figures)
+    return run_as_suite(EXPERIMENT, options, suite_table())
+
+
+def figures(finished: Finished) -> Figures:
+    """The figure, from the rows and the networks that are kept beside them. Raises UsageError where they are not."""
+    data, seed = load_dataset(DATASET), finished.configuration["seeds"][0]
+    models = {name: trained(finished.out, name, data, seed) for name in MAPS}
+    return {EXPERIMENT.name: lambda: figure(finished.rows, data, models, finished.heading(), seed)}
 
 
 def suite_table() -> dict[str, Any]:
@@ -75,12 +79,18 @@ def settings_of(feature_map: str) -> dict[str, Any]:
     }
 
 
-def trained(options: Options, feature_map: str, data: Dataset) -> FeatureConvexClassifier:
-    """Return the classifier that the suite has stored."""
+def trained(out: Path, feature_map: str, data: Dataset, seed: int) -> FeatureConvexClassifier:
+    """Return the classifier that the suite has stored. Raises UsageError where it is not there."""
+    try:
+        state = Store(out).cell(DATASET, feature_map, seed).read_state()
+    except DamagedFileError as error:
+        raise UsageError(
+            f"the networks whose regions are drawn are not in {str(out)!r} ({error}): run without --redraw"
+        ) from error
     entry = MethodEntry("fcnn", id=feature_map, settings=settings_of(feature_map))
     method = get_method("fcnn")(entry.settings_for(DATASET))
     method.build(data.input_shape, 0)
-    method.load_state(Store(options.out).cell(DATASET, feature_map, options.seeds[0]).read_state() or {})
+    method.load_state(state or {})
     assert isinstance(method.model, FeatureConvexClassifier)
     return method.model
 

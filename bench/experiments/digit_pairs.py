@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from bench.contract import NORMS
 from bench.data import load_dataset
+from bench.experiments._finished import Figures, Finished
 from bench.experiments._shared import Experiment, Options, Rows, finish, run_units
 from bench.kept.rows import check_predictions, check_radii
 from bench.methods.fcnn_published import PublishedFCNN
@@ -51,8 +52,12 @@ def run(options: Options) -> list[Path]:
         for seed in options.seeds
     }
     rows = run_units(EXPERIMENT, options, units, train_and_certify)
-    figures = {EXPERIMENT.name: lambda: figure(rows, EXPERIMENT.heading(options))}
-    return finish(EXPERIMENT, options, rows, figures, {**settings, "test_inputs": test_inputs}, clock)
+    return finish(EXPERIMENT, options, rows, {**settings, "test_inputs": test_inputs}, clock)
+
+
+def figures(finished: Finished) -> Figures:
+    """The figure, from the rows."""
+    return {EXPERIMENT.name: lambda: figure(finished.rows, finished.heading())}
 
 
 def pairs() -> list[str]:

@@ -15,11 +15,11 @@ from matplotlib.ticker import PercentFormatter
 
 from bench.contract import NORMS
 from bench.experiments import _cifar
+from bench.experiments._finished import Figures, Finished
 from bench.experiments._shared import (
     Experiment,
     Options,
     accuracy_line,
-    draw,
     run_as_suite,
 )
 from bench.report.figures.identity import OWN, OWN_LIGHT
@@ -44,12 +44,13 @@ LOOK = {
 
 def run(options: Options) -> list[Path]:
     """Train and certify with both maps, and plot certified accuracy."""
-    radii, predictions = run_as_suite(EXPERIMENT, options, _cifar.suite_table(options, ENTRIES))
-    summary = summarise(radii, predictions)
-    return draw(
-        options.out,
-        {EXPERIMENT.name: lambda: figure(radii, summary, EXPERIMENT.heading(options, _cifar.TITLE))},
-    )
+    return run_as_suite(EXPERIMENT, options, _cifar.suite_table(options, ENTRIES))
+
+
+def figures(finished: Finished) -> Figures:
+    """The figure, from the rows."""
+    summary = summarise(finished.rows, finished.predictions)
+    return {EXPERIMENT.name: lambda: figure(finished.rows, summary, finished.heading(_cifar.TITLE))}
 
 
 def figure(radii: pd.DataFrame, summary: pd.DataFrame, heading: str) -> Figure:

@@ -7,6 +7,7 @@ from bench.experiments._single import single
 if __name__ == "__main__":  # before the imports that take seconds, which --help can do without
     sys.exit(single("noise_levels", __doc__)())
 
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from bench.contract import NORMS
+from bench.experiments._finished import Figures, Finished
 from bench.experiments._shared import (
     Experiment,
     Options,
     accuracy_line,
-    draw,
     run_as_suite,
 )
 from bench.report.figures.identity import FAMILIES, shade
@@ -54,14 +55,15 @@ FULL_TRAINING = {
 
 def run(options: Options) -> list[Path]:
     """Train and certify at every level, and plot certified accuracy for each data set."""
-    radii, _ = run_as_suite(EXPERIMENT, options, suite_table(options))
-    figures = {
-        f"{EXPERIMENT.name}_{dataset}": lambda rows=rows, dataset=dataset: figure(
-            rows, EXPERIMENT.heading(options, dataset), BASE[dataset]
-        )
-        for dataset, rows in radii.groupby("dataset")
+    return run_as_suite(EXPERIMENT, options, suite_table(options))
+
+
+def figures(finished: Finished) -> Figures:
+    """A figure for each data set, from its rows."""
+    return {
+        f"{EXPERIMENT.name}_{dataset}": partial(figure, rows, finished.heading(dataset), BASE[dataset])
+        for dataset, rows in finished.rows.groupby("dataset")
     }
-    return draw(options.out, figures)
 
 
 def suite_table(options: Options) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from matplotlib.ticker import PercentFormatter
 
 from bench.contract import NORMS
 from bench.experiments import _cifar
-from bench.experiments._shared import Experiment, Options, draw, run_as_suite
+from bench.experiments._finished import Figures, Finished
+from bench.experiments._shared import Experiment, Options, run_as_suite
 from bench.report.figures.identity import OWN, OWN_DARK, OWN_LIGHT
 from bench.report.figures.line_styles import NORM_SYMBOLS
 from bench.report.tables.summary import summarise
@@ -39,12 +40,14 @@ def run(options: Options) -> list[Path]:
         }
         for strength in STRENGTHS
     }
-    radii, predictions = run_as_suite(EXPERIMENT, options, _cifar.suite_table(options, entries))
-    summary = summarise(radii, predictions)
+    return run_as_suite(EXPERIMENT, options, _cifar.suite_table(options, entries))
+
+
+def figures(finished: Finished) -> Figures:
+    """The figure, from the rows."""
+    summary = summarise(finished.rows, finished.predictions)
     summary["strength"] = summary["method"].str.removeprefix("weight_").astype(float)
-    return draw(
-        options.out, {EXPERIMENT.name: lambda: figure(summary, EXPERIMENT.heading(options, _cifar.TITLE))}
-    )
+    return {EXPERIMENT.name: lambda: figure(summary, finished.heading(_cifar.TITLE))}
 
 
 def figure(summary: pd.DataFrame, heading: str) -> Figure:

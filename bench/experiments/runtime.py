@@ -19,6 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.basics.errors import UsageError
+from bench.experiments._finished import Figures, Finished
 from bench.experiments._shared import Experiment, Options, finish
 from bench.kept.store import Store
 from bench.report.figures.line_styles import seconds_axis
@@ -38,9 +39,18 @@ def run(options: Options) -> list[Path]:
     record, radii, predictions = Store(options.run).read_run()
     rows = table(summarise(radii, predictions), record["methods"])
     Store(options.out).prepare()
-    figures = {EXPERIMENT.name: lambda: figure(rows, record)}
-    settings = {"run": record["configuration"]["name"], "hardware": record["hardware"]}
-    return finish(EXPERIMENT, options, rows, figures, settings, clock)
+    settings = {
+        "run": record["configuration"]["name"],
+        "title": record["configuration"]["title"],
+        "reduced": record["configuration"].get("reduced") or "",
+        "hardware": record["hardware"],
+    }
+    return finish(EXPERIMENT, options, rows, settings, clock)
+
+
+def figures(finished: Finished) -> Figures:
+    """The figure, from the rows; heading and machine are those of the run that was read."""
+    return {EXPERIMENT.name: lambda: figure(finished.rows, finished.record["settings"])}
 
 
 def table(summary: pd.DataFrame, methods: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -58,8 +68,8 @@ def table(summary: pd.DataFrame, methods: Mapping[str, Mapping[str, Any]]) -> pd
     return rows.drop(columns=["place", "box"])
 
 
-def figure(rows: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
-    """Draw a line for each method and certificate, a marker for each data set."""
+def figure(rows: pd.DataFrame, read: Mapping[str, Any]) -> Figure:
+    """Draw a line for each method and certificate, a marker for each data set; read: title and machine of the run."""
     several = rows.groupby("method")[["certificate", "domain"]].transform("nunique").max(axis=1) > 1
     names = rows["title"] + (", " + rows["certificate"].str.replace("_", " ")).where(several, "")
     names += rows["domain"].map({"box": " (box)"}).fillna("")
@@ -84,12 +94,10 @@ def figure(rows: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
     seconds_axis(ax)
     norms = " or ".join(map(str, sorted(rows["norms_in_call"].unique())))
     ax.set_xlabel(f"time to certify an input (one call, {norms} norms at once)")
-    hardware = record["hardware"]
+    hardware = read["hardware"]
     machine = ", ".join(hardware["gpus"]) or f"{hardware['processor']}, {hardware['cores']} cores"
-    reduced = record["configuration"].get("reduced")
-    heading = f"{EXPERIMENT.title}, {record['configuration']['title']}"
-    drawing.suptitle(
-        "\n".join([heading, *([f"reduced: {reduced}"] if reduced else []), machine]), fontsize=10
-    )
+    heading = f"{EXPERIMENT.title}, {read['title']}"
+    shortfall = [f"reduced: {read['reduced']}"] if read["reduced"] else []
+    drawing.suptitle("\n".join([heading, *shortfall, machine]), fontsize=10)
     drawing.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return drawing

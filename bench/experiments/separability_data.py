@@ -21,6 +21,8 @@ from matplotlib.figure import Figure
 
 from bench.basics.seeds import derive_seed
 from bench.data import Dataset, load_dataset
+from bench.experiments._cifar import DATASET, TITLE
+from bench.experiments._finished import Figures, Finished
 from bench.experiments._shared import Experiment, Options, Rows, finish, run_units
 from bench.running.provenance import RunClock
 from fcnn.separability import Hull
@@ -30,7 +32,6 @@ EXPERIMENT = Experiment(
     "Distance of each training image to the convex hull of the other class",
     "",
 )
-DATASET = "cifar10_catsdogs"
 TARGETS_PER_UNIT = 1_000
 TOLERANCE = 0.01
 COLORS = ("#0072B2", "#D55E00")
@@ -48,15 +49,13 @@ def run(options: Options) -> list[Path]:
             arguments = (DATASET, str(options.data_dir or ""), data.sha256, sensitive, start, end)
             units[f"{data.classes[1 - sensitive]}-{start}-{end}"] = arguments
     rows = run_units(EXPERIMENT, options, units, measure)
-    figures = {EXPERIMENT.name: lambda: figure(rows, EXPERIMENT.heading(options, data.title))}
-    return finish(
-        EXPERIMENT,
-        options,
-        rows,
-        figures,
-        {"dataset": DATASET, "tolerance": TOLERANCE, "sha256": data.sha256},
-        clock,
-    )
+    settings = {"dataset": DATASET, "tolerance": TOLERANCE, "sha256": data.sha256}
+    return finish(EXPERIMENT, options, rows, settings, clock)
+
+
+def figures(finished: Finished) -> Figures:
+    """The figure, from the rows."""
+    return {EXPERIMENT.name: lambda: figure(finished.rows, finished.heading(TITLE))}
 
 
 def measure(dataset: str, data_dir: str, sha256: str, sensitive: int, start: int, end: int) -> Rows:

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import nnls
 
 from bench.basics.seeds import derive_seed
+from bench.experiments._finished import Figures, Finished
 from bench.experiments._shared import Experiment, Options, Rows, finish, run_units
 from bench.report.tables.curves import clopper_pearson
 from bench.running.provenance import RunClock
@@ -56,8 +57,12 @@ def run(options: Options) -> list[Path]:
     counts = run_units(EXPERIMENT, options, units, count_dimension)
     rows = with_bounds(counts)
     settings = {"sizes": SIZES, "dimensions": DIMENSIONS, "trials": trials, "confidence": CONFIDENCE}
-    figures = {EXPERIMENT.name: lambda: figure(rows, EXPERIMENT.heading(options))}
-    return finish(EXPERIMENT, options, rows, figures, settings, clock)
+    return finish(EXPERIMENT, options, rows, settings, clock)
+
+
+def figures(finished: Finished) -> Figures:
+    """The figure, from the rows."""
+    return {EXPERIMENT.name: lambda: figure(finished.rows, finished.heading())}
 
 
 def count_dimension(dimension: int, trials: int, seed: int) -> Rows:

@@ -6,9 +6,11 @@ import importlib
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from bench.basics.commands import DONE, FAILED
 from bench.basics.errors import UsageError, refused_by_system, unknown
+from bench.experiments._finished import draw
 from bench.experiments._options import EXPERIMENTS
 from bench.experiments._shared import FailedCells, Options, to_options
 
@@ -29,14 +31,20 @@ def run_single(options: argparse.Namespace) -> int:
     """Run the one experiment in ``only`` into OUT itself and name its files."""
     name = options.only
     del options.only
-    module = importlib.import_module(f"bench.experiments.{name}")
     try:
-        for path in module.run(to_options(options)):
+        for path in written(name, to_options(options)):
             print(path)
     except FailedCells as error:
         print(f"bench.experiments.{name}: {error}", file=sys.stderr)
         return FAILED
     return DONE
+
+
+def written(name: str, options: Options) -> list[Path]:
+    """Run an experiment into OUT, or only draw its figures again; return the files."""
+    if options.redraw:
+        return draw(options.out, name)
+    return importlib.import_module(f"bench.experiments.{name}").run(options)
 
 
 def chosen(names: Sequence[str] | None) -> tuple[str, ...]:
@@ -52,7 +60,7 @@ def run_one(name: str, options: Options) -> bool:
     module = importlib.import_module(f"bench.experiments.{name}")
     print(f"Experiment {name}: {module.EXPERIMENT.title}", flush=True)
     try:
-        for path in module.run(dataclasses.replace(options, out=options.out / name)):
+        for path in written(name, dataclasses.replace(options, out=options.out / name)):
             print(f"  {path}", flush=True)
     except UsageError as error:
         print(f"  left out: {error}", file=sys.stderr)

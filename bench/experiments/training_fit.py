@@ -22,6 +22,8 @@ from torch import Tensor
 
 from bench.basics.seeds import derive_seed
 from bench.data import load_dataset
+from bench.experiments._cifar import DATASET, TITLE
+from bench.experiments._finished import Figures, Finished
 from bench.experiments._shared import Experiment, Options, Rows, finish, run_units
 from bench.report.figures.identity import OWN, OWN_DARK, OWN_LIGHT
 from bench.running.provenance import RunClock
@@ -35,7 +37,6 @@ EXPERIMENT = Experiment(
     "Fitting cats and dogs with a convex score, no augmentation",
     "2,000 training images, 30 instead of 300 epochs",
 )
-DATASET = "cifar10_catsdogs"
 IMAGES, IMAGES_REDUCED = 0, 2_000
 EPOCHS, EPOCHS_REDUCED = 300, 30
 EVERY, EVERY_REDUCED = 10, 3
@@ -57,9 +58,13 @@ def run(options: Options) -> list[Path]:
     }
     rows = run_units(EXPERIMENT, options, units, fit)
     images, epochs, _ = sizes
-    figures = {EXPERIMENT.name: lambda: figure(rows, EXPERIMENT.heading(options, data.title))}
     settings = {"dataset": DATASET, "images": images, "epochs": epochs}
-    return finish(EXPERIMENT, options, rows, figures, settings, clock)
+    return finish(EXPERIMENT, options, rows, settings, clock)
+
+
+def figures(finished: Finished) -> Figures:
+    """The figure, from the rows."""
+    return {EXPERIMENT.name: lambda: figure(finished.rows, finished.heading(TITLE))}
 
 
 def fit(

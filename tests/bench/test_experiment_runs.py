@@ -201,8 +201,8 @@ def test_runtime_compares_calls_and_keeps_the_order_of_the_legend():
     assert rows["domain"].tolist() == ["free", "box", "free", "box"]
     assert rows["seconds_per_certificate"].tolist() == [7.0, 9.0, 2.0, 5.0]
     assert rows["norms_in_call"].tolist() == [3, 3, 3, 1]
-    record = {"hardware": {"gpus": ["One"]}, "configuration": {"title": "Suite"}}
-    (ax,) = runtime.figure(rows, record).axes
+    read = {"hardware": {"gpus": ["One"]}, "title": "Suite", "reduced": ""}
+    (ax,) = runtime.figure(rows, read).axes
     assert [label.get_text() for label in ax.get_yticklabels()] == [
         "Early, crown, 3 norms",
         "Early, crown (box), 3 norms",

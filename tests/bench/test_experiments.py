@@ -1,6 +1,7 @@
 """The experiments: what they compute, that they resume, and that their command lines behave."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,14 +75,57 @@ def test_finished_units_are_read_back_and_changed_ones_done_again(tmp_path):
     assert log.read_text().count("done") == 4
 
 
-def test_an_experiment_leaves_rows_and_a_record_of_its_reduction(tmp_path):
+@pytest.fixture
+def finished(tmp_path) -> Path:
+    """The folder of a finished experiment that was reduced."""
     options = Options(tmp_path / "experiments" / "trial", reduced=True)
     options.out.mkdir(parents=True)
-    finish(TRIAL, options, pd.DataFrame({"a": [1.5]}), {}, {"size": 3}, RunClock())
-    record = json.loads((options.out / "run.json").read_text())
+    counts = pd.DataFrame(separability_random.count_dimension(1, 20, 0))
+    finish(TRIAL, options, separability_random.with_bounds(counts), {"size": 3}, RunClock())
+    return options.out
+
+
+def test_an_experiment_leaves_rows_and_a_record_of_its_reduction(finished):
+    record = json.loads((finished / "run.json").read_text())
     assert record["reduced"] == "half of it" and record["settings"] == {"size": 3}
-    assert pd.read_csv(options.out / "rows.csv")["a"].tolist() == [1.5]
-    assert [path.name for path in experiment_files(tmp_path)] == ["run.json", "rows.csv"]
+    counts = separability_random.count_dimension(1, 20, 0)
+    kept = pd.read_csv(finished / "rows.csv")
+    pd.testing.assert_frame_equal(kept, separability_random.with_bounds(pd.DataFrame(counts)))
+    names = [path.name for path in experiment_files(finished.parents[1])]
+    assert names[:2] == ["run.json", "rows.csv"] and set(names[2:]) == {
+        "separability_random.pdf",
+        "separability_random.png",
+    }
+
+
+def test_figures_are_drawn_again_from_the_rows_alone(finished, capsys):
+    drawn = {path: path.read_bytes() for path in (finished / "figures").iterdir()}
+    assert {path.suffix for path in drawn} == {".png", ".pdf"}
+    shutil.rmtree(finished / "figures")
+    before = (finished / "run.json").read_bytes()
+    assert single("separability_random", "Trial.")(["--out", str(finished), "--redraw"]) == 0
+    assert {path: path.read_bytes() for path in (finished / "figures").iterdir()} == drawn
+    assert (finished / "run.json").read_bytes() == before
+    assert set(capsys.readouterr().out.split()) == set(map(str, drawn))
+
+
+@pytest.mark.parametrize(
+    ("experiment", "spoil", "words"),
+    [
+        ("training_fit", None, "holds experiment separability_random, not training_fit"),
+        ("separability_random", "rows.csv", "damaged"),
+        ("separability_random", "run.json", "not the folder of a finished experiment"),
+    ],
+)
+def test_what_cannot_be_drawn_again_is_one_line(experiment, spoil, words, finished, capsys):
+    shutil.rmtree(finished / "figures")
+    if spoil == "rows.csv":
+        (finished / spoil).write_text("a\n1\n")
+    elif spoil:
+        (finished / spoil).unlink()
+    assert single(experiment, "Trial.")(["--out", str(finished), "--redraw"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line and not (finished / "figures").exists()
 
 
 @pytest.mark.slow
