@@ -40,8 +40,9 @@ WARM_UP = 2
 # The share of a candidate's time that finding out the cost of an epoch may take, and by how much it may overrun.
 PROBING = 0.1
 OVERRUN = 2.0
-# The suite's recipe is trained for its own epochs where they take no more than this share of the budget.
-WHOLE = 0.95
+# The suite's recipe is trained for its own epochs where they take no more than this share of the budget: a
+# search with no time to look around finds nothing.
+WHOLE = 0.4
 # What a robust network may reach, roughly: this share of the distance between the classes' means.
 SCALE_OF_DATA = 0.25
 
