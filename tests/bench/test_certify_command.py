@@ -1,5 +1,6 @@
 """python -m bench.certify: certificates of a network that another program trained."""
 
+import json
 import shutil
 import warnings
 
@@ -271,6 +272,8 @@ def test_a_method_that_fails_costs_its_rows_and_the_exit_code_says_so(folder, tm
     _, found, _ = Store(tmp_path / "out").read_run()
     outcomes = found.groupby("certificate")["outcome"].unique()
     assert list(outcomes["crown"]) == ["error"] and "certified" in outcomes["ibp"]
+    (record,) = (json.loads(file.read_text()) for file in (tmp_path / "out").rglob("cell.json"))
+    assert "no luck today" in record["meta"]["errors"][0]
 
 
 def test_a_network_read_the_wrong_way_round_is_pointed_out(folder, tmp_path, capsys):

@@ -203,6 +203,19 @@ def test_from_arrays_keeps_the_dtype():
     assert ConvexMLP.from_arrays([[[1, 2]]], [[0]], []).first.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize("wide", range(3))
+def test_from_arrays_keeps_every_digit_of_arrays_of_different_dtypes(wide):
+    groups = [
+        [array.astype(np.float64 if group == wide else np.float32) for array in arrays]
+        for group, arrays in enumerate(random_arrays())
+    ]
+    network = ConvexMLP.from_arrays(*groups)
+    assert network.first.weight.dtype == torch.float64
+    kept = [network.first.weight, network.first.bias, network.hidden_layers[0].weight]
+    for tensor, arrays in zip(kept, groups, strict=True):
+        assert torch.equal(tensor, torch.as_tensor(arrays[0]).double())
+
+
 @pytest.mark.parametrize("passthrough", [True, False])
 def test_arrays_of_a_network_rebuild_it(passthrough):
     network = ConvexMLP(6, (5, 4), passthrough=passthrough).double()

@@ -268,3 +268,14 @@ def test_warps_turn_and_zoom_within_their_limits():
     assert 27.5 < length.max() <= 25 / 0.8 + 1
     assert turned.min() >= 0
     assert turned.max() <= 1 + 1e-6
+
+
+def test_a_turn_of_a_wide_image_moves_nothing_nearer_to_its_centre_or_away():
+    """In an image twice as wide as high, a spot stays as far from the centre as it was."""
+    down, along = (torch.arange(41.0) - 20)[:, None], torch.arange(81.0) - 40
+    x = torch.exp(-((along - 12).square() + down.square()) / 8).expand(100, 1, 41, 81)
+    turned = augment(x, TrainSettings(rotation=40.0), torch.Generator().manual_seed(0))[:, 0]
+    total = turned.sum(dim=(1, 2))
+    place = torch.stack([(turned * axis).sum(dim=(1, 2)) / total for axis in (along, down)])
+    assert (place.norm(dim=0) - 12).abs().max() < 0.2
+    assert place[1].max() > 6 and place[1].min() < -6
