@@ -121,9 +121,11 @@ def test_what_cannot_be_written_leaves_every_file_as_it_was(bad, results, tmp_pa
 
 def test_a_page_without_marks_and_an_unknown_quantity_are_refused(results, tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("nothing here")
-    with pytest.raises(UsageError, match="lacks the lines"):
-        update(page, "text")
+    for text in ("nothing here", f"before\n{BEGIN}\nafter", f"before\n{END}\nafter", f"{END}\n{BEGIN}"):
+        page.write_text(text)
+        with pytest.raises(UsageError, match="lacks the lines"):
+            update(page, "text")
+        assert page.read_text() == text
     (results / "published.csv").write_text(
         "quantity,dataset,subject,published,precision,source\nluck,,a,b,c,d\n"
     )

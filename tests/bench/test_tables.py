@@ -119,6 +119,17 @@ def test_more_classes_are_one_against_the_rest(frame, tmp_path):
     assert data.classes == ("fraud", "not fraud")
 
 
+@pytest.mark.parametrize("dtype", ["int64", "float64"])
+def test_of_zero_and_one_the_one_is_sensitive_unless_told_otherwise(dtype, frame, tmp_path):
+    fraud = frame["label"] == "fraud"
+    frame["label"] = fraud.astype(dtype)
+    frame["part"] = np.where(np.arange(400) < 300, "train", "test")
+    for sensitive, classes, place in ((None, ("1", "0"), 1), ("1", ("1", "0"), 1), ("0", ("0", "1"), 0)):
+        data = load(frame, tmp_path, sensitive, split_column="part", file="t.parquet")
+        assert data.classes == classes and data.place == place
+        np.testing.assert_array_equal(data.y_test == 1, (fraud if place else ~fraud).to_numpy()[300:])
+
+
 def text_in_numbers(frame):
     frame["amount2"] = frame["amount2"].astype(object)
     frame.loc[[17, 30], "amount2"] = ["n/k", "?"]

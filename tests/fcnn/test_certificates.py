@@ -159,6 +159,7 @@ def test_lipschitz_constant_divides_the_radius():
     [
         (lambda m, w: closed_form(m, w, 1.0, "l3"), "l3.*choose from l1, l2, linf"),
         (lambda m, w: closed_form(m, w, -1.0, "l2"), "lipschitz.*-1.0"),
+        (lambda m, w: closed_form(m, w, math.inf, "l2"), "lipschitz.*inf"),
         (lambda m, w: closed_form(m, w * math.nan, 1.0, "l2"), "finite"),
         (lambda m, w: closed_form(m[:1], w, 1.0, "l2"), r"\(1,\)"),
         (lambda m, w: separable(m, -w, "l1"), "weights must be >= 0"),
