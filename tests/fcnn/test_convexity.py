@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from fcnn import ConvexMLP, ConvexNetwork, FeatureConvexClassifier
@@ -60,6 +60,12 @@ def test_convex_networks_from_outside_are_proved(kind):
     assert (classifier.certify(torch.rand(4, 3), ("l2",))["l2"] > 0).all()
 
 
+@torch.no_grad()
+def written_into(h: Tensor) -> Tensor:
+    """Twice h, written over a value that was bounded before."""
+    return torch.add(h, h, out=torch.neg(h))
+
+
 REFUSED = {
     "plain layer on hidden units": (
         lambda net, x: net.plain(hidden(net, x)).squeeze(1),
@@ -88,6 +94,7 @@ REFUSED = {
         "t is not known|mixes",
     ),
     "in place": (lambda net, x: net.first(x).relu_().sum(1), "operation relu_"),
+    "into a place": (lambda net, x: written_into(net.first(x)).sum(1), "operation add"),
     "by value": (lambda net, x: hidden(net, x).sum(1) * (2.0 if x[0, 0] > 0 else 1.0), "mixes|is not known"),
     "by index": (lambda net, x: net.plain.weight[0][hidden(net, x).max(1).indices], "is not known"),
     "cut from the gradient": (lambda net, x: hidden(net, x.detach()).sum(1), "operation detach"),
