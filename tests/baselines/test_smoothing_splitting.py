@@ -213,6 +213,16 @@ def test_a_network_with_exact_sums_is_the_network_and_gives_the_same_bits_in_any
         assert layer(torch.zeros(2, 500).double()).abs().max() == 0
 
 
+def test_a_network_in_training_mode_is_certified_without_its_dropout():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Dropout(0.5), nn.Linear(40, 1)).train()
+    x = torch.rand(9, 6, dtype=torch.float64)
+    exact = exact_sums(network)
+    with torch.no_grad():
+        torch.testing.assert_close(exact(x), copy.deepcopy(network).double().eval()(x), rtol=1e-5, atol=1e-5)
+    assert network.training
+
+
 def test_layers_whose_sums_are_not_known_are_not_taken_for_exact():
     shared = nn.Linear(8, 8)
     known = nn.Sequential(shared, nn.ReLU(), shared)
