@@ -192,6 +192,22 @@ def test_a_gradient_that_rounding_makes_zero_is_not_flat():
         assert math.isinf(certify_batch(classifier, x, ("l2",), "in_domain")["l2"].item())
 
 
+def test_one_feature_that_counts_for_nothing_makes_no_tangent_flat():
+    """As above, with a second feature of weight 0: flat is where nothing of any feature gets through."""
+    free, biases = [[[0.1, 0.0]], [[-(3 * 0.1), 0.0]]], [[0.0], [1.0]]
+    classifier = FeatureConvexClassifier(
+        ConvexMLP.from_arrays(as_doubles(free), as_doubles(biases), as_doubles([[[3.0]]]))
+    )
+    x = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
+    assert (classifier.tangent(x)[1] == 0).all()
+    radius = certify_batch(classifier, x, ("l2",), "closed_form")["l2"].item()
+    assert radius > 1e9 and math.isfinite(radius)
+
+
+def as_doubles(arrays):
+    return [torch.tensor(array, dtype=torch.float64) for array in arrays]
+
+
 def exact_score(classifier, x):
     """The score of a ConvexMLP behind Identity in rational arithmetic."""
     input_weights, biases, hidden_weights = classifier.network.to_arrays()
