@@ -5,9 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fcnn import ConvexMLP, ConvexNetwork, FeatureConvexClassifier
+from fcnn import ConvexMLP, ConvexNetwork, FeatureConvexClassifier, sampled_checks
 from fcnn.convex_network import NonNegativeLinear
 from fcnn.convexity import Proof
+from fcnn.convexity_bounds import NotProved
 
 
 class Own(ConvexNetwork):
@@ -150,6 +151,15 @@ def test_gradients_that_are_not_those_of_the_score_are_noticed():
     network = Own(lambda net, x: hidden(net, GradientOfItsOwn.apply(x)).sum(1))
     with pytest.raises(ValueError, match="below one of its tangents"):
         network.require_convex()
+
+
+def test_a_bump_between_two_flat_places_is_above_their_chord():
+    """Both ends lie on each other's tangent, so that the middle alone shows it."""
+    start, end = torch.full((1, 2), -1.0).double(), torch.full((1, 2), 1.0).double()
+    proof = Proof(torch.full((1, 2), 100.0).double(), torch.tensor([100.0]).double(), 100)
+    sampled_checks._check_segments(lambda x: (x.abs().sum(1) - 1).relu(), start, end, proof)
+    with pytest.raises(NotProved, match="above one of its chords"):
+        sampled_checks._check_segments(lambda x: (1 - x.abs().sum(1)).relu(), start, end, proof)
 
 
 def test_a_subclass_of_a_known_network_is_looked_at_itself():
