@@ -1,5 +1,6 @@
 """The falsifier breaks what is wrong, leaves alone what is right, and its bracket holds the truth."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,7 +121,9 @@ class PretendRun:
     def target(self, rows, curve):
         x = torch.from_numpy(blobs().x_test[rows["index"].to_numpy()])
         radius = torch.from_numpy(rows["radius"].to_numpy(dtype=float))
-        return Target(MeanThreshold(), x, radius, curve["norm"], curve["domain"], 0)
+        method = MeanThreshold()
+        method.build((4,), seed=0)
+        return Target(method, x, radius, curve["norm"], curve["domain"], 0)
 
 
 def test_every_curve_is_looked_at_and_every_row_held_against_its_own_upper_end(tmp_path, monkeypatch, capsys):
@@ -143,6 +146,61 @@ def test_every_curve_is_looked_at_and_every_row_held_against_its_own_upper_end(t
     assert table["above_upper"].sum() == table.loc[("knows_better", "l2"), "above_upper"] == 1
     write_run(tmp_path / "fine", radii[1:], [result.predictions for result in results[1:]])
     assert falsify([str(tmp_path / "fine"), *arguments[1:]]) == 0
+
+
+def test_what_is_broken_is_counted_kept_and_held_against_what_the_guarantee_allows(
+    tmp_path, monkeypatch, capsys
+):
+    """Every second radius is 20 % too large, once promised always and once with probability 0.8."""
+    result = Evaluation(MeanThreshold(), blobs(), plan("overstated", norms=("l2",))).run()
+    wrong = np.arange(len(result.radii)) % 2 == 1
+    radii = result.radii.assign(radius=result.radii["radius"].astype(float) * np.where(wrong, 1.2, 1.0))
+    count, index = len(radii), radii["index"].to_numpy()
+    assert (radii["outcome"] == Outcome.CERTIFIED).all() and count > 10
+    vote = {"method": "voted", "guarantee": "probabilistic", "alpha": 0.2, "draws": 100}
+    predictions = [result.predictions, result.predictions.assign(method="voted")]
+    out = write_run(tmp_path / "out", [radii, radii.assign(**vote)], predictions)
+    monkeypatch.setattr("bench.commands.falsify.FinishedRun", PretendRun)
+    effort = ["--limit", "0", "--restarts", "2", "--steps", "20", "--bracket", "0", "--points", "100"]
+    assert falsify([str(out), *effort]) == 1
+    said = capsys.readouterr().out
+    # The vote's failures may be chance: one run in a thousand has more than are allowed.
+    assert "overstated" in said and "voted" not in said
+    table = pd.read_csv(out / "falsify.csv").set_index("method")
+    assert table["broken"].tolist() == [wrong.sum()] * 2 and table["attacked"].tolist() == [count] * 2
+    assert table["rounding"].tolist() == [0, 0] and table.loc["overstated", "allowed"] == 0
+    tails = [
+        sum(math.comb(count, k) * 0.2**k * 0.8 ** (count - k) for k in range(more + 1, count + 1))
+        for more in range(count + 1)
+    ]
+    assert table.loc["voted", "allowed"] == next(k for k, tail in enumerate(tails) if tail <= 0.001)
+    # As many more starts as bring the deterministic ones to 100 points.
+    assert table["points"].to_dict() == {"overstated": -(-100 // count) * count, "voted": 2 * count}
+    attacked = pd.read_parquet(out / "attacks.parquet")
+    assert attacked.groupby("method")["broken"].apply(list).to_dict() == dict.fromkeys(
+        ("overstated", "voted"), wrong.tolist()
+    )
+    (path,) = (path for path in (out / "counterexamples").iterdir() if "overstated" in path.name)
+    with np.load(path) as example:
+        assert example["index"].tolist() == index[wrong].tolist()
+        assert example["radius"] == pytest.approx(radii["radius"].to_numpy()[wrong])
+        points = example["adversarial"].astype(float)
+    moved = np.linalg.norm(points - blobs().x_test[index[wrong]], axis=1)
+    assert (points.mean(axis=1) <= 0.5 + 1e-6).all()
+    assert (moved <= radii["radius"].to_numpy()[wrong]).all()
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+def test_the_smallest_adversarial_norm_moves_only_what_may_change(norm):
+    """With one coordinate of three to move, the mean falls by a third of what it moves, in every norm."""
+    data = blobs(dimension=3)
+    x = torch.from_numpy(data.x_test[data.y_test == 1])
+    exact = 3 * MeanThreshold().score(x).double()
+    mutable = torch.tensor([False, True, False])
+    target = Target(MeanThreshold(), x, 0.7 * exact, norm, "free", 0, mutable)
+    found = torch.from_numpy(smallest_adversarial(target, AttackSettings(20, 1)))
+    assert (found >= exact * (1 - 1e-5)).all()
+    assert (found <= 1.1 * exact).all()
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2", "linf"])

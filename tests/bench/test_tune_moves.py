@@ -7,6 +7,7 @@ from synthetic import MeanSettings, MeanThreshold, blobs
 
 from bench.basics.space import Choice, Range, SearchSpace
 from bench.calibration import OperatingPoint
+from bench.tune.budget import StepTimer, Stopwatch, TimeLimit
 from bench.tune.judging import STANDARD_ERRORS, Judge, Verdict, judged_inputs, lower_bound
 from bench.tune.moves import Candidate, Game, Move, chosen
 from bench.tune.values import Scales, far_start, guess, suggested
@@ -189,3 +190,43 @@ def test_every_batch_of_judged_inputs_counts():
 def test_of_equally_good_candidates_the_first_is_chosen():
     tried = [Candidate(number, "search", "finished", {}, {}, measure=1.0, meets=True) for number in (4, 2, 7)]
     assert chosen(tried).number == 2
+
+
+def test_an_epoch_is_expected_to_cost_what_its_steps_did_without_the_first():
+    now = [0.0]
+    watch = Stopwatch(lambda: now[0])
+    timer = StepTimer(watch, steps=4)
+    assert timer.seconds_per_epoch is None
+    with watch.running():
+        for step, cost in enumerate([5.0, 1.0, 2.0, 3.0], start=1):
+            now[0] += cost
+            assert timer(step / 100, step, 10) == (step == 4)
+            with watch.paused():
+                now[0] += 100.0
+    assert timer.seconds_per_epoch == pytest.approx(10 * (1.0 + 2.0 + 3.0) / 3)
+    slow = StepTimer(Stopwatch(lambda: now[0]), seconds=4.0)
+    with slow.stopwatch.running():
+        now[0] += 5.0
+        assert slow(0.01, 1, 10)
+    assert slow.seconds_per_epoch == pytest.approx(50.0)
+
+
+def test_a_training_is_cut_when_its_time_is_up_and_judging_on_the_way_takes_none_of_it():
+    now, judged = [0.0], []
+
+    def judge(number):
+        judged.append(number)
+        now[0] += 50.0
+
+    watch = Stopwatch(lambda: now[0])
+    limit = TimeLimit(watch, 10.0, judge)
+    with watch.running():
+        for step in range(1, 10):
+            now[0] += 1.5
+            if limit(step / 9, step, 3):
+                break
+    # Judged after a third and two thirds of the epochs; seven steps take 10.5 s.
+    assert (judged, step, limit.cut, limit.done) == ([1, 2], 7, True, 7 / 9)
+    assert watch.seconds == 10.5
+    # What ends by itself is not cut, however late it is.
+    assert not limit(1.0, 9, 3) and not limit.cut

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ import torch
 from synthetic import MeanSettings, MeanThreshold, blobs, plan
 
 from bench.basics.space import SearchSpace
-from bench.calibration import Calibration
+from bench.calibration import Calibration, ThresholdedScore
 from bench.compare import main
-from bench.contract import Curve
+from bench.contract import Curve, LinearScore
 from bench.kept.store import Store
 from bench.methods.linear import Linear, LinearSettings
 from bench.running.validation import MAX_INPUTS, MIN_INPUTS, validated_inputs, validation_measures
@@ -68,6 +69,39 @@ def test_settings_of_judging_are_laid_over_a_copy_of_the_method():
     (exact,) = validation_measures(trained(), data, plan(norms=("l2",)), GIVEN, tested=0)
     assert coarse["median_radius"] == pytest.approx(exact["median_radius"] / 2)
     assert method.settings.scale == 1.0
+
+
+class Told(MeanThreshold):
+    """Has a threshold to set, and tells the seed of every batch that it certifies."""
+
+    name = "told"
+    batch_size = 4
+    seeds: ClassVar[list[int]] = []
+
+    def network(self, input_shape):
+        return ThresholdedScore(LinearScore(torch.full(input_shape, 1 / input_shape[0]), 0.0))
+
+    def score(self, x):
+        return self.model(x)
+
+    def certify(self, x, curve, norms, seed):
+        self.seeds.append(seed)
+        return super().certify(x, curve, norms, seed)
+
+
+def test_each_operating_point_is_measured_at_its_own_threshold_batch_by_batch():
+    method, data = trained(Told), blobs()
+    method.set_threshold(0.9)
+    points = [Calibration("balanced", 0.6), Calibration("other_recall=0.9", 0.66)]
+    Told.seeds.clear()
+    rows = validation_measures(method, data, plan(norms=("linf",)), points, tested=1000)
+    means = data.x_val[data.y_val == 1].astype(float).mean(axis=1)
+    assert (means < 0.66).any() and len(means) % 4
+    assert [row["operating_point"] for row in rows] == ["balanced", "other_recall=0.9"]
+    expected = [np.median(np.maximum(means - point.threshold, 0)) for point in points]
+    assert [row["median_radius"] for row in rows] == pytest.approx(expected, rel=1e-5)
+    assert len(set(Told.seeds)) == -(-len(means) // 4)  # draws are not those of the batch before
+    assert method.threshold == pytest.approx(0.9)  # left as it was
 
 
 def test_features_that_nobody_can_change_are_fixed_there_too():

@@ -63,6 +63,31 @@ def test_platt_finds_the_logistic_law_that_made_the_labels():
     assert found.score_of(float(found.of(np.array([12.0]))[0])) == pytest.approx(12)
 
 
+def test_rows_count_by_their_weight_in_the_place_within_a_gap():
+    """Means 11 and 1 with deviations sqrt(3) and 1: three rows of four lie at 10, one at 14."""
+    scores, sensitive = np.array([10.0, 14.0, 0.0, 2.0]), np.array([True, True, False, False])
+    place = choose_threshold(scores, sensitive, np.array([3.0, 1.0, 5.0, 5.0]))
+    assert place == pytest.approx((11 + np.sqrt(3)) / (1 + np.sqrt(3)))
+    # A place outside the gap is moved to its edge, 5 % of the gap away from the score there.
+    wide = np.array([10.0, 10.0, -30.0, 9.0])
+    assert choose_threshold(wide, sensitive, np.ones(4)) == pytest.approx(9.95)
+
+
+@pytest.mark.parametrize("through_zero", [False, True])
+def test_weighted_probabilities_are_the_most_likely_ones_for_platts_targets(through_zero):
+    """Where the likelihood is largest its derivatives in slope and offset vanish."""
+    scores, sensitive, weight = scores_of(3)
+    found = Probability.fit(scores, sensitive, weight, through_zero)
+    ours, others = sensitive.sum(), (~sensitive).sum()
+    target = np.where(sensitive, (ours + 1) / (ours + 2), 1 / (others + 2))
+    excess = weight * (found.of(scores) - target)
+    assert abs(excess @ scores) < 1e-2 * (weight @ np.abs(scores))
+    if through_zero:
+        assert found.offset == 0
+    else:
+        assert abs(excess.sum()) < 1e-2 * weight.sum()
+
+
 @pytest.mark.parametrize("scores", [np.array([3.0, 3.0, 3.0, 3.0]), np.array([4.0, 3.0, 1.0, 0.0])])
 def test_useless_or_reversed_scores_still_give_a_rising_probability(scores):
     found = Probability.fit(scores, np.array([False, False, True, True]), np.ones(4))
