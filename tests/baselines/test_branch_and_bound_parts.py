@@ -11,6 +11,7 @@ from torch import nn
 from baselines.branch_and_bound import Budget, UnsupportedNetwork, certify, to_chain, verify
 from baselines.branch_and_bound import radius as radius_search
 from baselines.branch_and_bound.branching import costly_neuron, split
+from baselines.branch_and_bound.chain import Chain
 from baselines.branch_and_bound.region import ORDER, Region
 from baselines.branch_and_bound.relaxation import Lines, ascend, bound_score
 from baselines.branch_and_bound.tightening import initial_domains, tighten
@@ -183,6 +184,16 @@ def test_rounding_is_bounded_and_nothing_is_proved_below_it():
     chain.biases[-1].add_(float(chain.rounding(x)[0]))  # positive, but by no more than rounding
     assert float(chain.score(x[:1])) > 0
     assert not verify(chain, x[:1], 1e-20, "linf").robust.any()
+
+
+def test_rounding_of_a_layer_is_passed_on_by_those_after_it():
+    """x + 1e8 - 1e8 is off by up to 7e-9, and a thousand times that by a thousand times as much."""
+    weights, biases = ([torch.tensor([[w]]).double() for w in (1, 1, 1000)], [1e8, -1e8, 0.0])
+    chain = Chain(tuple(weights), tuple(torch.tensor([bias]).double() for bias in biases))
+    x = torch.rand(40, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = torch.tensor([float(exact_score(chain, point)) for point in x], dtype=torch.float64)
+    error = (chain.score(x) - exact).abs()
+    assert (error <= chain.rounding(x)).all() and error.max() > 1e-6
 
 
 @every_norm

@@ -374,6 +374,9 @@ def test_distance_nets_with_huge_weights_are_certified_below_their_exact_score(s
             assert radius <= max(exact_score(network, one), 0)
             if radius > 0:
                 certified += 1
+                reach, level = torch.full((1,), radius).double(), network.threshold.abs().item()
+                error = score_error(network, one, reach, level, layer_bound).item()
+                assert radius <= network(one).item() - 2 * error * (1 - 1e-6)  # at both ends
                 moved = one + 0.999999 * radius * torch.randn(200, 3, dtype=torch.float64).sign()
                 inside = (moved - one).abs().amax(dim=1) < radius
                 assert (network(moved[inside]) > 0).all()

@@ -70,7 +70,7 @@ def test_the_least_lower_end_and_the_least_upper_end_may_be_of_different_margins
     def searched(chain, x, norm, domain, budget, search, tolerance, start, most, mutable) -> CertifiedRange:
         radius, upper = next(ends)
         reached = most is not None and radius >= most  # it is searched no further than the least so far
-        radius = min(radius, math.inf if most is None else most)
+        radius = min(radius, math.inf if most is None else most * (1 - 1e-9))
         ending = np.array([Ending.LOWER_BOUND], dtype=object)
         return CertifiedRange(torch.tensor([radius]), torch.tensor([upper]), ending, torch.tensor([reached]))
 
@@ -79,6 +79,8 @@ def test_the_least_lower_end_and_the_least_upper_end_may_be_of_different_margins
     found = certify_all(to_chains(made, (2,)), torch.zeros(1, 2), "l2")
     assert found.radius.item() == pytest.approx(min(radii))
     assert found.radius_upper.item() == pytest.approx(min(uppers))
+    # Coming to the radius of another margin is not coming to the largest radius that was to be tried.
+    assert not found.reached_limit.any()
 
 
 @pytest.mark.parametrize("norm", NORMS)

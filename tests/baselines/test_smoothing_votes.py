@@ -137,9 +137,11 @@ def test_votes_of_a_threshold_classifier_match_its_probability(noise):
         assert abs(count - draws * p) < 4.5 * math.sqrt(draws * p * (1 - p))
 
 
-def test_noise_after_the_first_layer_has_the_same_distribution():
+@pytest.mark.parametrize("mutable", [None, torch.arange(12) < 4])
+def test_noise_after_the_first_layer_has_the_same_distribution(mutable):
     model, x = trained_looking_mlp(), torch.rand(1, 12)
-    shortcut, plain = noisy_network(model, (12,), "gaussian", 0.4), InputNoise(model, (12,), "gaussian", 0.4)
+    shortcut = noisy_network(model, (12,), "gaussian", 0.4, mutable)
+    plain = InputNoise(model, (12,), "gaussian", 0.4, mutable)
     assert isinstance(shortcut, FirstLayerNoise)
     generator, count = torch.Generator().manual_seed(3), 100_000
     with torch.no_grad():

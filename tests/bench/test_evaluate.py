@@ -5,6 +5,7 @@ import pytest
 from synthetic import MeanThreshold, blobs, plan
 
 from bench.contract import Curve, Outcome, Radii
+from bench.kept.batches import spread
 from bench.kept.rows import check_predictions, check_radii
 from bench.running.evaluate import Evaluation, chosen_test_inputs, describe, failed
 
@@ -59,6 +60,14 @@ def test_an_abstention_of_the_certificate_also_counts_as_one_of_the_prediction()
     assert radii["predicted"].isna().all()
     assert predictions.loc[predictions["label"] == 1, "predicted"].isna().all()
     assert predictions.loc[predictions["label"] == 0, "predicted"].notna().all()
+
+
+def test_what_was_not_certified_has_no_draws_and_no_upper_end():
+    one = Radii(np.array([2.0]), np.array([Outcome.CERTIFIED]), np.array([3.0]), np.array([500.0]))
+    found = spread(one, np.array([1]), np.array([0, 1, -1]))
+    assert found.outcome.tolist() == [Outcome.MISCLASSIFIED, Outcome.CERTIFIED, Outcome.ABSTAINED]
+    assert found.radius.tolist() == [0.0, 2.0, 0.0] and found.uppers.tolist() == [np.inf, 3.0, np.inf]
+    np.testing.assert_array_equal(found.counted, [np.nan, 500.0, np.nan])
 
 
 class OneNorm(MeanThreshold):

@@ -16,7 +16,7 @@ from undrawn import run_suite
 from bench import methods as registry
 from bench.attacking.attacks import Attacked, AttackSettings
 from bench.attacking.bracket import bracket_rows, smallest_adversarial
-from bench.attacking.targets import Target
+from bench.attacking.targets import Target, sample
 from bench.contract import Outcome, Radii
 from bench.falsify import main as falsify
 from bench.kept.store import Store
@@ -290,6 +290,13 @@ def test_only_deterministic_certificates_are_ones_of_the_network_in_float64(guar
     x = torch.full((2, 3), 0.6)
     target = Target(method, x, torch.ones(2, dtype=torch.float64), "l2", "free", 0)
     assert target.only_rounding(torch.tensor([[0.7] * 3, [0.4] * 3])).tolist() == [excused, False]
+
+
+def test_a_sample_is_the_same_for_the_same_names_only():
+    rows = pd.DataFrame({"index": range(200)})
+    once, again, other = (sample(rows, 9, *names)["index"].tolist() for names in (("a",), ("a",), ("b",)))
+    assert once == again == sorted(set(once)) and len(once) == 9 and once != other
+    assert sample(rows, 0, "a") is rows and sample(rows, 200, "a") is rows
 
 
 def test_shares_count_an_uncertified_input_as_lost():

@@ -174,6 +174,23 @@ def test_a_radius_is_the_margin_above_the_threshold_that_predicts(kind):
     np.testing.assert_allclose(scored["radius"].astype(float), scored["score"].astype(float), atol=1e-6)
 
 
+class Between(Thresholded):
+    """Abstains within 1/16 of its threshold."""
+
+    def decision_range(self, x, seed):
+        return x[:, 0] - 1 / 16, x[:, 0] + 1 / 16
+
+
+def test_an_abstention_is_a_miss_and_a_score_at_the_threshold_no_false_positive():
+    """Others count as right from 3/16, 5/16 and 7/16 on, sensitive ones up to 2/16 and 4/16."""
+    method, x = Between(), tensor(2, 4, 6, 3, 5)[:, None] / 16
+    method.build((1,), seed=0)
+    y = tensor(0, 0, 0, 1, 1)
+    half, all_of_them = method.calibrations(x, y, 0, [OperatingPoint(0.5), OperatingPoint(0.99)])
+    assert (half.threshold, half.false_positives, half.others) == (6 / 16, 1, 3)
+    assert (all_of_them.threshold, all_of_them.false_positives) == (7 / 16, 0)
+
+
 def test_the_state_is_that_of_the_first_point():
     result = Evaluation(Thresholded(), close_blobs(), plan(points=POINTS[::-1])).run()
     assert float(result.state["threshold"]) == result.calibrations[0].threshold

@@ -67,6 +67,10 @@ def test_immutable_columns_are_fixed_too(frame, tmp_path):
     fixed = {name for name, mutable in zip(data.feature_names, data.mutable, strict=True) if not mutable}
     assert fixed == {"amount1", "imports"}
     assert "amount1, imports" in data.account[-1]
+    # Categories stay fixed beside those that are named.
+    categories, more = load(frame, tmp_path).mutable, load(frame, tmp_path, immutable=("imports",)).mutable
+    assert np.array_equal(np.array(data.feature_names)[categories & ~more], ["imports"])
+    assert not (more & ~categories).any()
 
 
 def test_immutable_works_for_named_features_of_any_table():
@@ -87,6 +91,11 @@ def test_parquet_reads_like_csv(frame, tmp_path):
     data, again = load(frame, tmp_path), load(frame, tmp_path, file="t.parquet")
     np.testing.assert_array_equal(data.x_test, again.x_test)
     assert data.feature_names == again.feature_names
+
+
+def test_no_row_is_in_two_parts(frame, tmp_path):
+    data = load(frame, tmp_path)
+    assert len(np.unique(np.concatenate([data.x_train, data.x_val, data.x_test]), axis=0)) == len(frame)
 
 
 def test_semicolons_and_a_byte_order_mark(frame, tmp_path):

@@ -10,7 +10,7 @@ from convex_examples import NORMS, ORDER, Rotated, centered_abs, random_classifi
 from sklearn.datasets import load_digits
 
 from fcnn import CenteredAbs, ConvexMLP, FeatureConvexClassifier, FeatureMap, Identity
-from fcnn.certify import certify_batch, certify_with_bounds
+from fcnn.certify import certify_at_thresholds, certify_batch, certify_with_bounds
 from fcnn.exact import exact_radius
 from fcnn.refine import RefineSettings
 
@@ -259,6 +259,17 @@ def test_bad_input_is_refused_by_name(change, options, message):
     classifier, x = random_classifier(seed=0, d=7)
     with pytest.raises(ValueError, match=message):
         certify_batch(classifier, change(x), **options)
+
+
+def test_several_thresholds_refuse_what_one_does():
+    classifier, x = random_classifier(seed=0, d=7)
+    for change, certificate, norms, message in (
+        (-0.7, "in_domain", NORMS, r"inputs in \[0, 1\]"),
+        (0.0, "refined", NORMS, "one at a time"),
+        (0.0, "closed_form", ("l7",), "'l7'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            certify_at_thresholds(classifier, x + change, [0.0, 0.1], norms, certificate)
 
 
 def test_free_certificates_take_inputs_outside_the_box():

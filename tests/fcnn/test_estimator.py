@@ -188,6 +188,9 @@ def test_prediction_score_certificate_and_probability_agree(sensitive):
     likely = model.calibrated_proba(x)
     place = list(model.classes_).index(sensitive)
     assert ((likely[:, place] > model.operating_probability_) == (predicted == sensitive)).all()
+    for moved in (-0.5, 0.5):
+        radius = model.certify(x, "l2", "closed_form", threshold=moved)["l2"]
+        assert ((radius > 0) == (score > moved if place else score < moved)).all()
     order = np.argsort(score)
     for found in (probability, likely):
         assert (np.diff(found[order, 1]) >= 0).all()
@@ -214,6 +217,9 @@ def test_weights_of_rows_count():
     flipped = np.where(wrong, np.where(y == "fraud", "fine", "fraud"), y)
     model = quick(epochs=10).fit(x, flipped, sample_weight=np.where(wrong, 0, 1.0))
     assert min(recalls(model, x, y)) > 0.95
+    # Only their proportions do.
+    few = [quick(epochs=2).fit(x[:300], y[:300], sample_weight=unit * (1 + wrong[:300])) for unit in (1, 8)]
+    np.testing.assert_array_equal(few[0].decision_function(x), few[1].decision_function(x))
     heavy = quick(epochs=10, class_weight={"fraud": 30.0}).fit(x[:, 3:], y)  # these columns say nothing
     assert (heavy.predict(x[:, 3:]) == "fraud").mean() > 0.9
 

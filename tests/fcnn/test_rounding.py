@@ -166,6 +166,14 @@ class Detour(FeatureMap):
         return tuple(input_shape)
 
 
+def test_a_forward_of_its_own_keeps_no_precision_of_the_class_it_comes_from():
+    class Own(Identity):
+        def forward(self, x):
+            return (x + 1e3) - 1e3
+
+    assert Identity().relative_error() == 0.0 and Own().relative_error() == FeatureMap.precision > 0
+
+
 @pytest.mark.parametrize("certificate", ["closed_form", "refined"])
 def test_what_the_feature_map_rounds_is_no_margin(certificate):
     """Numbers near 1e6 lie 1.16e-10 apart: some x below the threshold pass for the next of them, above it."""
@@ -247,6 +255,28 @@ def test_scores_are_within_their_error_of_the_exact_score():
             worst = max(worst, float(off) / float(error[row]))
     # The bound is one for the worst case, but not out of all proportion.
     assert worst > 1e-4
+
+
+def test_a_large_threshold_counts_in_the_error():
+    """Scores near 1e9 lie 1.2e-7 apart, however small what the network adds up to."""
+    classifier, x = random_classifier(0, 5, Identity(torch.zeros(5)))
+    classifier.threshold.fill_(-1e9)
+    certified = classifier.certified(x)
+    score, error = certified.frozen.score(x), certified.error_at_input(certified.features(x))
+    off = [
+        abs(Fraction(float(s)) - exact_score(classifier, point)) for s, point in zip(score, x, strict=True)
+    ]
+    assert all(one <= Fraction(float(most)) for one, most in zip(off, error, strict=True))
+    assert max(off) > 1e-8
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_errors_of_a_slope_count_in_both_features_that_a_coordinate_moves(norm):
+    classifier, x = random_classifier(0, 5, centered_abs(5))
+    certified = classifier.certified(x)
+    both = certified.rounding.of_slope().reshape(2, 5).sum(0)
+    worst = torch.linalg.vector_norm(both, ord={"l1": math.inf, "l2": 2, "linf": 1}[norm])
+    assert certified.slope_error(norm) >= worst * (1 - 1e-12)
 
 
 NETWORKS = {
