@@ -72,7 +72,8 @@ def test_the_least_lower_end_and_the_least_upper_end_may_be_of_different_margins
         reached = most is not None and radius >= most  # it is searched no further than the least so far
         radius = min(radius, math.inf if most is None else most * (1 - 1e-9))
         ending = np.array([Ending.LOWER_BOUND], dtype=object)
-        return CertifiedRange(torch.tensor([radius]), torch.tensor([upper]), ending, torch.tensor([reached]))
+        lower = torch.tensor([radius], dtype=torch.float64)
+        return CertifiedRange(lower, torch.tensor([upper]), ending, torch.tensor([reached]))
 
     monkeypatch.setattr("baselines.branch_and_bound.radius.certify", searched)
     made = network(2)
