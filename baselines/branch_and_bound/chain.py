@@ -49,13 +49,13 @@ class Chain:
         """Score (N,) at x (N, d)."""
         return self.preactivations(x)[-1][:, 0]
 
-    def rounding(self, x: Tensor) -> Tensor:
-        """How far float64 takes the score at x (N, d) at most, (N,), see ``LayeredNetwork.rounding``."""
+    def roundings(self, x: Tensor) -> list[Tensor]:
+        """How far float64 takes each z_k at x (N, d), (N,) each, see ``LayeredNetwork.rounding``; last the score."""
         layers = [
             Layer({place: weight}, bias, RELU if place < self.depth else None)
             for place, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True))
         ]
-        return LayeredNetwork(tuple(layers), self.dim).rounding(x)
+        return LayeredNetwork(tuple(layers), self.dim).roundings(x)
 
     def score_and_gradient(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Score (N,) and its gradient (N, d) at x (N, d), without autograd."""

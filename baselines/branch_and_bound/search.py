@@ -76,13 +76,16 @@ class Run:
     def __init__(self, chain: Chain, region: Region, budget: Budget, search: Search) -> None:
         self.chain, self.region, self.budget, self.search = chain, region, budget, search
         count = len(region.center)
-        score = chain.score(region.center)
-        self.enough = ROUNDING * (1 + score.abs()) + ROUNDINGS * chain.rounding(region.center)
-        self.open = torch.ones(count, dtype=torch.bool, device=score.device)
+        values = [z.abs().amax(dim=1) for z in chain.preactivations(region.center)]
+        roundings = chain.roundings(region.center)
+        # What rounding may add to or take from each layer's values, and last from the score.
+        self.slack = [ROUNDING * (1 + z) + ROUNDINGS * own for z, own in zip(values, roundings, strict=True)]
+        self.enough = self.slack[-1]
+        self.open = torch.ones(count, dtype=torch.bool, device=self.enough.device)
         self.found = ~self.open
         self.given_up = ~self.open  # some sub-domain was left undecided
         self.points = torch.full_like(region.center, torch.nan)
-        self.bound = torch.full_like(score, torch.inf)
+        self.bound = torch.full_like(self.enough, torch.inf)
         self.domains = torch.zeros_like(self.open, dtype=torch.long)
         self.deadline = None if budget.seconds is None else time.monotonic() + budget.seconds * count
 
@@ -113,9 +116,13 @@ class Run:
         for _ in range(self.search.rounds):
             if self._is_late():
                 break
-            tighten(self.chain, self.region.take(roots.query), roots, bound)
+            self._tighten(roots, bound)
             roots, bound = self._bound(roots, self.search.root_steps)
         return self._retire(roots)
+
+    def _tighten(self, domains: Domains, bound: LinearBound) -> None:
+        slack = [each[domains.query] for each in self.slack]
+        tighten(self.chain, self.region.take(domains.query), domains, bound, slack)
 
     def _pick(self, frontier: Domains) -> tuple[Domains, Domains]:
         """The worst sub-domains of each query, equally many of each, and the rest."""
@@ -147,8 +154,7 @@ class Run:
         if not bool(due.any()):
             return picked
         deep = picked.take(due)
-        region = self.region.take(deep.query)
-        tighten(self.chain, region, deep, bound_score(self.chain, region, deep))
+        self._tighten(deep, bound_score(self.chain, self.region.take(deep.query), deep))
         return join([picked.take(~due), self._bound(deep, self.search.steps)[0]])
 
     def _close_exact(self, exact: Domains) -> Domains:

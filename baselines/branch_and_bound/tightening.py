@@ -5,6 +5,9 @@ inside it the pre-activations range less, and tighter ranges mean a tighter boun
 bounding preimages), here with one multiplier per neuron, found by cutting planes.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -42,16 +45,21 @@ def initial_domains(chain: Chain, region: Region, queries: int) -> Domains:
     return empty
 
 
-def tighten(chain: Chain, region: Region, domains: Domains, bound: LinearBound) -> None:
+def tighten(
+    chain: Chain, region: Region, domains: Domains, bound: LinearBound, slack: Sequence[Tensor]
+) -> None:
     """Tighten in place the bounds of unstable neurons whose upper relaxation is in use, layer by layer.
 
-    Sub-domains in which some neuron's range becomes empty hold no counterexample: their ``bound`` becomes inf.
+    slack: what rounding may do to each layer's values, (B,) each, and last to the score: the linear bound of a
+    counterexample may be computed as that much above 0. Sub-domains in which some neuron's range becomes empty by more
+    than its slack hold no counterexample: their ``bound`` becomes inf.
     """
+    halfspace = replace(bound, constant=bound.constant - slack[-1])
     for k in range(chain.depth):
         unstable = (domains.lower[k] < 0) & (domains.upper[k] > 0)
-        _tighten_layer(chain, region, domains, k, unstable & (bound.coefficients[k] < 0), bound)
+        _tighten_layer(chain, region, domains, k, unstable & (bound.coefficients[k] < 0), halfspace)
         crossing = (domains.lower[k] - domains.upper[k]).amax(1)
-        domains.bound[crossing > 1e-9] = torch.inf
+        domains.bound[crossing > slack[k]] = torch.inf
         domains.upper[k] = torch.maximum(domains.upper[k], domains.lower[k])
 
 

@@ -64,7 +64,11 @@ class LayeredNetwork:
         return self.preactivations(x)[-1]
 
     def rounding(self, x: Tensor) -> Tensor:
-        """First-order bound (N,) on how far float64 takes the outputs at x (N, d) from their exact values.
+        """First-order bound (N,) on how far float64 takes the outputs at x (N, d) from their exact values."""
+        return self.roundings(x)[-1]
+
+    def roundings(self, x: Tensor) -> list[Tensor]:
+        """The same for every layer's values, the largest of each layer: (N,) each.
 
         Source: Higham, Accuracy and Stability of Numerical Algorithms, section 3.5: an inner product of n terms errs by
         at most n epsilon times the sum of their sizes.
@@ -85,7 +89,7 @@ class LayeredNetwork:
             if layer.activation is not None:
                 error = layer.activation.passed_on(z, error)
             errors.append(error + EPSILON * values[-1].abs())
-        return errors[-1].amax(dim=1)
+        return [error.amax(dim=1) for error in errors[1:]]
 
     def with_outputs(self, mix: Callable[[Tensor], Tensor]) -> "LayeredNetwork":
         """The same network with linear combinations of its outputs: ``mix`` maps (..., M) to (..., R)."""

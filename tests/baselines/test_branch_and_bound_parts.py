@@ -179,9 +179,9 @@ def test_rounding_is_bounded_and_nothing_is_proved_below_it():
     chain.biases[-1].sub_(chain.score(x)[0])
     exact = torch.tensor([float(exact_score(chain, point)) for point in x], dtype=torch.float64)
     error = (chain.score(x).double() - exact).abs()
-    assert (error <= chain.rounding(x)).all() and error.max() > 1e-8
-    assert (chain.rounding(x) <= 1e-10 * chain.score(x + 0.1).abs().max()).all()
-    chain.biases[-1].add_(float(chain.rounding(x)[0]))  # positive, but by no more than rounding
+    assert (error <= chain.roundings(x)[-1]).all() and error.max() > 1e-8
+    assert (chain.roundings(x)[-1] <= 1e-10 * chain.score(x + 0.1).abs().max()).all()
+    chain.biases[-1].add_(float(chain.roundings(x)[-1][0]))  # positive, but by no more than rounding
     assert float(chain.score(x[:1])) > 0
     assert not verify(chain, x[:1], 1e-20, "linf").robust.any()
 
@@ -193,7 +193,7 @@ def test_rounding_of_a_layer_is_passed_on_by_those_after_it():
     x = torch.rand(40, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     exact = torch.tensor([float(exact_score(chain, point)) for point in x], dtype=torch.float64)
     error = (chain.score(x) - exact).abs()
-    assert (error <= chain.rounding(x)).all() and error.max() > 1e-6
+    assert (error <= chain.roundings(x)[-1]).all() and error.max() > 1e-6
 
 
 @every_norm
@@ -256,7 +256,9 @@ def sampled(region: Region, count: int) -> torch.Tensor:
 
 @every_norm
 @every_domain
-def test_bounds_hold_at_samples_before_and_after_splits_and_tightening(norm, domain):
+@pytest.mark.parametrize("slack", [0.0, 0.3])
+def test_bounds_hold_at_samples_before_and_after_splits_and_tightening(norm, domain, slack):
+    """Tightening keeps what scores up to the slack, which stands for what rounding may add to a score of 0."""
     chain = random_chain((5, 12, 8, 1), seed=3)
     x = torch.rand(400, 5, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     chain.biases[-1].sub_(chain.score(x).median())  # so that the boundary runs through the inputs
@@ -268,20 +270,33 @@ def test_bounds_hold_at_samples_before_and_after_splits_and_tightening(norm, dom
     for _ in range(3):
         part, samples = region.take(domains.query), deltas[:, domains.query]
         bound, _ = ascend(chain, part, domains, 15, torch.full_like(domains.bound, torch.inf))
-        check_samples(chain, part, domains, bound, samples)
-        tighten(chain, part, domains, bound)
+        check_samples(chain, part, domains, bound, samples, slack)
+        tighten(chain, part, domains, bound, [torch.full_like(domains.bound, each) for each in (0, 0, slack)])
         bound = bound_score(chain, part, domains)
-        check_samples(chain, part, domains, bound, samples)
+        check_samples(chain, part, domains, bound, samples, slack)
         neuron, _ = costly_neuron(domains, bound)
         domains = split(domains, neuron)
 
 
-def check_samples(chain, region, domains, bound, deltas) -> None:
-    """At samples of the sub-domain with a score <= 0: pre-activations in their bounds, score above its bound."""
+@pytest.mark.parametrize(("slack", "empty"), [(0.02, False), (0.005, True)])
+def test_a_range_that_rounding_may_have_emptied_is_not_taken_for_empty(slack, empty):
+    chain = random_chain((5, 12, 1), seed=3)
+    region = Region.around(
+        torch.full((1, 5), 0.5, dtype=torch.float64), torch.tensor([0.1]).double(), "l2", "free"
+    )
+    domains = initial_domains(chain, region, 1)
+    domains.lower[0][0, 4] = domains.upper[0][0, 4] + 0.01
+    bound = bound_score(chain, region, domains)
+    tighten(chain, region, domains, bound, [torch.full_like(domains.bound, each) for each in (slack, 0)])
+    assert bool(domains.bound.isinf() & (domains.bound > 0)) == empty
+
+
+def check_samples(chain, region, domains, bound, deltas, slack) -> None:
+    """At samples of the sub-domain with a score <= slack: pre-activations in their bounds, score above its bound."""
     points = region.center + deltas
     values = [z.reshape(*deltas.shape[:2], -1) for z in chain.preactivations(points.flatten(0, 1))]
     score = values.pop()[..., 0]
-    inside = score <= 0
+    inside = score <= slack
     for z, sign in zip(values, domains.sign, strict=True):
         inside &= (z * sign >= 0).all(2)
     assert inside.sum() > 100
