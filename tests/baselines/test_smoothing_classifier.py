@@ -80,6 +80,17 @@ def test_predictions_have_three_values_and_each_is_right():
     assert found.tolist() == [1, 0, -1, 1]  # the last one needs the second look
 
 
+@pytest.mark.parametrize(("draws", "alpha"), [(100, 0.05), (1000, 0.01)])
+def test_either_look_decides_where_half_of_alpha_allows_it(draws, alpha):
+    """With as many votes as would come from a fair coin with probability alpha / 2, and no fewer."""
+    smoothed = SmoothedClassifier(linear_model(), "gaussian", 0.5, alpha=alpha)
+    votes = np.arange(draws + 1)
+    for_it = stats.binom.sf(votes - 1, draws, 0.5) <= alpha / 2
+    against = stats.binom.cdf(votes, draws, 0.5) <= alpha / 2
+    expected = np.where(for_it, 1, np.where(against, 0, -1))
+    np.testing.assert_array_equal(smoothed._decide(votes, draws), expected)
+
+
 def test_predictions_are_wrong_at_most_as_often_as_stated():
     """True probability just below 1/2: any answer "sensitive" is an error, over both looks together."""
     alpha, runs = 0.05, 4000
