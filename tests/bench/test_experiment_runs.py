@@ -79,7 +79,7 @@ def test_certified_balls_in_the_plane_stay_in_the_region_that_is_drawn(tmp_path)
     _, radii, _ = Store(out.out).read_run()
     data, generator = load_dataset(decision_regions.DATASET), np.random.default_rng(0)
     for name in decision_regions.MAPS:
-        model = decision_regions.trained(out, name, data).frozen()
+        model = decision_regions.trained(out.out, name, data, 0).frozen()
         shown = decision_regions.spread_by_angle(data)
         assert len(shown) > 5 and (data.y_test[shown] == 1).all()
         for norm, order in ORDERS.items():

@@ -128,7 +128,7 @@ DRAWN = {
     "regulariser": lambda: regulariser.figure(strengths(of_suite("regulariser")[1]), HEADING),
     "runtime": lambda: runtime.figure(
         published("runtime").assign(norms_in_call=3),
-        {"hardware": {"gpus": ["One"]}, "configuration": {"title": "Suite"}},
+        {"hardware": {"gpus": ["One"]}, "title": "Suite", "reduced": ""},
     ),
     "separability_data": lambda: separability_data.figure(published("separability_data"), HEADING),
     "separability_random": lambda: separability_random.figure(published("separability_random"), HEADING),
