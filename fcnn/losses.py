@@ -96,8 +96,6 @@ class RadiusLoss:
     def __call__(self, model: FeatureConvexClassifier, x: Tensor, y: Tensor, done: float) -> Tensor:
         score, gradient = score_and_gradient(model, x)
         loss = functional.binary_cross_entropy_with_logits(score, y)
-        side = 2 * y - 1
-        share = torch.where(y > 0.5, 1.0, self.other_share)
         shares_of_target = [
             signed_radius(model, score, gradient, norm) / target for norm, target in self.radii.items()
         ] + [
@@ -105,9 +103,18 @@ class RadiusLoss:
             for norm, target in self.box_radii.items()
         ]
         for reached in shares_of_target:
-            hinge = functional.softplus(self.sharpness * (1 - side * reached)) / self.sharpness
-            loss = loss + self.weight * (share * hinge).mean() / len(shares_of_target)
+            hinge = radius_hinge(reached, y, self.other_share, self.sharpness)
+            loss = loss + self.weight * hinge / len(shares_of_target)
         return loss
+
+
+def radius_hinge(reached: Tensor, y: Tensor, other_share: float, sharpness: float = 5.0) -> Tensor:
+    """Return the mean smooth hinge () on signed radii in units of their target, (N,): the term of ``RadiusLoss``.
+
+    Inputs that are not sensitive (y = 0, (N,)) are to be as far on the other side, and count ``other_share``.
+    """
+    hinge = functional.softplus(sharpness * (1 - (2 * y - 1) * reached)) / sharpness
+    return (torch.where(y > 0.5, 1.0, other_share) * hinge).mean()
 
 
 def score_and_gradient(model: FeatureConvexClassifier, x: Tensor) -> tuple[Tensor, Tensor]:

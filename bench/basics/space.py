@@ -119,6 +119,18 @@ def training(learning_rate: tuple[float, float] = (5e-4, 5e-3)) -> dict[str, Ran
     }
 
 
+def radius_loss(target: str = "radius_target", of: str = "{norm}") -> dict[str, Range | Choice]:
+    """The part of a space that every loss of the radius shares, the same for all: its target and its weight.
+
+    Targets go from what is reached easily to where no input has reached its own and the loss is of the mean radius; the
+    weight says how much recall that may cost. target: its key; of: its norm.
+    """
+    return {
+        target: Range(1.0, 24.0, log=True, of=of),
+        "radius_weight": Range(0.25, 4.0, log=True, guess=1.0),
+    }
+
+
 def augmentation() -> dict[str, Range | Choice]:
     """The part of a space that every method on images shares, the same for all: shifts, turns and zooms.
 

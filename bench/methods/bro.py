@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from baselines.lipschitz import LipschitzNetwork, bro_convnet, bro_mlp
-from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
+from bench.basics.space import Choice, Range, SearchSpace, augmentation, radius_loss, training
 from bench.methods._lipschitz import LipschitzMethod, LipschitzSettings
 from fcnn.training import TrainSettings
 
@@ -42,13 +42,17 @@ class BRO(LipschitzMethod):
     space = SearchSpace(
         {
             "margin": Range(0.2, 5.0, log=True, of="l2"),
-            "radius_target": Range(1.0, 4.0, log=True, of="l2"),
+            **radius_loss(of="l2"),
             "network": Choice("mlp", "convnet", images=True),
             "turned": Choice([100, 100, 100], [200, 200], [50, 50, 50, 50]),
             **training(),
             **augmentation(),
         },
-        starts=({"margin": 0.3, "radius_target": 1.7}, {"margin": 0.6, "radius_target": 2.5}),
+        starts=(
+            {"margin": 0.3, "radius_target": 1.7},
+            {"margin": 0.6, "radius_target": 2.5},
+            {"margin": 1.0, "radius_target": 12.0, "radius_weight": 2.0},
+        ),
     )
 
     def network(self, input_shape: tuple[int, ...]) -> LipschitzNetwork:

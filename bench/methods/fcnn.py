@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.basics.settings import from_table
-from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
-from bench.calibration import BALANCED_POINT
+from bench.basics.space import Choice, Range, SearchSpace, augmentation, radius_loss, training
+from bench.calibration import BALANCED_POINT, OperatingPoint
 from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, Method, Radii, TrainingData
 from bench.methods._kept import Validate, train_from, validation_radius
 from bench.methods.given import Effort, Given, GivenNetwork
@@ -46,6 +46,8 @@ class FCNNSettings:
     fits data it was not made for.
     keep_best: keep the epoch with the best median radius in this norm at balanced recalls, or best balanced accuracy,
     on validation data; "" keeps the last. With ``train.patience`` training stops when that measure no longer improves.
+    kept_recall: where a norm decides, the geometric mean of that median and the one at this recall of the other class
+    does, 0: balanced recalls alone.
     start: of an mlp with passthrough, others start at random. ``linear`` first trains a robust linear classifier by the
     same recipe, for LINEAR_SHARE of the targets and LINEAR_EPOCHS times the epochs, and the network starts as that, its
     hidden units counting for nothing. Without ``keep_best`` the best epoch in the targets' first norm is kept then, or
@@ -67,6 +69,7 @@ class FCNNSettings:
     radius_weight: float = 1.0
     other_share: float = 0.0
     keep_best: Literal["", "l1", "l2", "linf", "accuracy"] = ""
+    kept_recall: float = 0.0
     start: Literal["random", "linear"] = "random"
     linear: dict[str, Any] = field(default_factory=dict)
     certificates: tuple[
@@ -77,13 +80,15 @@ class FCNNSettings:
     def __post_init__(self) -> None:
         if self.linear and self.start != "linear":
             raise ValueError(f'linear is for start = "linear", not "{self.start}"')
+        if not 0 <= self.kept_recall < 1:
+            raise ValueError(f"kept_recall = {self.kept_recall}: choose a share in [0, 1)")
         self.linear_settings({})
 
     def linear_settings(self, targets: dict[str, float]) -> LinearSettings:
         """Of the classifier that the network starts as, if it is to reach these radii. Raises UsageError."""
         radii = {norm: LINEAR_SHARE * target for norm, target in targets.items()}
         longer = dataclasses.replace(self.train, epochs=LINEAR_EPOCHS * self.train.epochs)
-        return from_table(LinearSettings, self.linear, "linear", LinearSettings(radii, longer))
+        return from_table(LinearSettings, self.linear, "linear", LinearSettings(radii, train=longer))
 
 
 class FCNN(Method):
@@ -103,22 +108,28 @@ class FCNN(Method):
     Settings = FCNNSettings
     space = SearchSpace(
         {
-            "radius_targets.{norm}": Range(1.0, 6.0, log=True, of="{norm}"),
-            "radius_weight": Range(0.5, 2.0, log=True),
+            **radius_loss("radius_targets.{norm}"),
             "other_share": Range(0.0, 1.0),
             "hidden": Choice([200, 50], [400, 100]),
             "start": Choice("random", "linear"),
-            **training(),
+            # Low enough to leave what a linear start knows.
+            **training(learning_rate=(5e-5, 5e-3)),
             **augmentation(),
         },
         starts=tuple(
             {
                 "radius_targets.{norm}": target,
+                "radius_weight": weight,
                 "other_share": 0.5,
-                "train.learning_rate": 2e-3,
+                "train.learning_rate": rate,
                 "start": start,
             }
-            for target, start in ((2.5, "random"), (2.5, "linear"), (4.0, "random"), (1.5, "random"))
+            for target, weight, start, rate in (
+                (2.5, 1.0, "random", 2e-3),
+                (2.5, 1.0, "linear", 2e-3),
+                (12.0, 2.0, "random", 2e-3),
+                (12.0, 2.0, "linear", 1e-4),
+            )
         ),
         judging={"certificates": ["closed_form:free"]},
     )
@@ -220,7 +231,9 @@ class FCNN(Method):
         def slope(gradient: Tensor) -> Tensor:
             return constant * torch.linalg.vector_norm(gradient, order, dim=1)
 
-        return lambda model: validation_radius(model, data, (BALANCED_POINT,), slope, self.batch_size)
+        kept = self.settings.kept_recall
+        points = (BALANCED_POINT, OperatingPoint(kept)) if kept else (BALANCED_POINT,)
+        return lambda model: validation_radius(model, data, points, slope, self.batch_size)
 
     def score(self, x: Tensor) -> Tensor:
         return self.model.score(x)

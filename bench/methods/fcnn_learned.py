@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from baselines.lipschitz import one_sided_radius_loss
 from baselines.lipschitz.features import LipschitzFeatures, affine_head
 from bench.basics.settings import from_table
-from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
+from bench.basics.space import Choice, Range, SearchSpace, augmentation, radius_loss, training
 from bench.calibration import BALANCED_POINT, OperatingPoint
 from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, Method, Radii, TrainingData
 from bench.methods._kept import train_from, validation_radius
@@ -94,15 +94,14 @@ class FCNNLearned(Method):
     space = SearchSpace(
         {
             "map_settings.margin": Range(0.2, 5.0, log=True, of="{norm}"),
-            "map_settings.radius_target": Range(1.0, 15.0, log=True, of="{norm}"),
             "map_settings.train.epochs": Range(10, 60, whole=True),
             "map_settings.train.learning_rate": Range(1e-3, 0.1, log=True),
             "head": Choice("icnn", "max_affine"),
             "margin": Range(0.2, 5.0, log=True, of="{norm}"),
-            "radius_target": Range(1.0, 20.0, log=True, of="{norm}"),
+            **radius_loss(),
             **training(learning_rate=(5e-4, 0.05)),
             **augmentation(),
-            **{f"map_settings.{key}": values for key, values in augmentation().items()},
+            **{f"map_settings.{key}": values for key, values in {**radius_loss(), **augmentation()}.items()},
         },
         judging={"certificates": ["closed_form:free"]},
     )

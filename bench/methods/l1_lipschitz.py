@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from baselines.lipschitz import LipschitzNetwork, l1_mlp
-from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
+from bench.basics.space import Choice, Range, SearchSpace, augmentation, radius_loss, training
 from bench.methods._lipschitz import LipschitzMethod, LipschitzSettings
 from fcnn.training import TrainSettings
 
@@ -35,12 +35,16 @@ class L1Lipschitz(LipschitzMethod):
     space = SearchSpace(
         {
             "margin": Range(0.1, 5.0, log=True, of="l1"),
-            "radius_target": Range(1.0, 10.0, log=True, of="l1"),
+            **radius_loss(of="l1"),
             "hidden": Choice([200, 50], [400, 100], [200, 50, 20]),
             **training(learning_rate=(0.01, 0.1)),
             **augmentation(),
         },
-        starts=({"margin": 0.5, "radius_target": 2.0}, {"margin": 1.0, "radius_target": 4.0}),
+        starts=(
+            {"margin": 0.5, "radius_target": 2.0},
+            {"margin": 1.0, "radius_target": 4.0},
+            {"margin": 1.0, "radius_target": 12.0, "radius_weight": 2.0},
+        ),
     )
 
     def network(self, input_shape: tuple[int, ...]) -> LipschitzNetwork:

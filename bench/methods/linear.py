@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.basics.space import Range, SearchSpace, augmentation, training
+from bench.basics.space import Choice, Range, SearchSpace, augmentation, radius_loss, training
 from bench.calibration import ThresholdedScore
 from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, LinearScore, Method, Radii, TrainingData
 from fcnn.certificates import closed_form, in_domain
+from fcnn.losses import TINY, radius_hinge
 from fcnn.training import TrainSettings, train
 
 # A sum of d products in float64 errs by at most about d units of this, relative to the sum of their absolute values.
@@ -23,19 +24,26 @@ class LinearSettings:
 
     radii: norm -> radius: the score is lowered (sensitive) or raised (other) by radius x the weight's dual norm, the
     worst that a perturbation of that size can do: robust logistic regression. Empty: the plain one.
+    radius_targets, radius_weight, other_share: of the loss of the radius that is added, as for feature-convex networks,
+    of which this is the smallest. Empty: none.
     """
 
     radii: dict[str, float] = field(default_factory=dict)
+    radius_targets: dict[str, float] = field(default_factory=dict)
+    radius_weight: float = 1.0
+    other_share: float = 0.0
     train: TrainSettings = field(
         default_factory=lambda: TrainSettings(epochs=60, batch_size=32, learning_rate=0.02)
     )
 
     def __post_init__(self) -> None:
+        norms = ", ".join(DUAL_NORM_ORDER)
         for norm, radius in self.radii.items():
             if norm not in DUAL_NORM_ORDER or not radius >= 0:
-                raise ValueError(
-                    f"radii: {norm} = {radius}: give one of {', '.join(DUAL_NORM_ORDER)} a radius >= 0"
-                )
+                raise ValueError(f"radii: {norm} = {radius}: give one of {norms} a radius >= 0")
+        for norm, target in self.radius_targets.items():
+            if norm not in DUAL_NORM_ORDER or not target > 0:
+                raise ValueError(f"radius_targets: {norm} = {target}: give one of {norms} a radius > 0")
 
 
 class Linear(Method):
@@ -55,10 +63,27 @@ class Linear(Method):
     space = SearchSpace(
         {
             "radii.{norm}": Range(0.1, 4.0, log=True, of="{norm}"),
-            **training(learning_rate=(1e-3, 0.05)),
+            **radius_loss("radius_targets.{norm}"),
+            "radius_weight": Choice(0.0, 0.5, 1.0, 2.0, 4.0),  # 0: robust logistic regression alone
+            "other_share": Range(0.0, 1.0),
+            # So low that little of the start between the means is left behind: pixels are many and alike.
+            **training(learning_rate=(5e-6, 0.05)),
             **augmentation(),
         },
-        starts=({"radii.{norm}": 0.5}, {"radii.{norm}": 1.0}),
+        starts=(
+            {"radii.{norm}": 0.5, "radius_weight": 0.0},
+            {"radii.{norm}": 1.0, "radius_weight": 0.0},
+            *(
+                {
+                    "radii.{norm}": 0.1,
+                    "radius_targets.{norm}": 12.0,
+                    "radius_weight": 2.0,
+                    "other_share": 1.0,
+                    "train.learning_rate": rate,
+                }
+                for rate in (1e-3, 2e-5)
+            ),
+        ),
     )
 
     respects_mutable = True
@@ -73,6 +98,8 @@ class Linear(Method):
 
     def fit(self, data: TrainingData, context: FitContext) -> None:
         self.model.float()
+        if self.settings.radius_targets:
+            self._start(data.x, data.y)
         train(
             self.model,
             self.loss,
@@ -85,12 +112,29 @@ class Linear(Method):
         self.model.double()
 
     def loss(self, model: ThresholdedScore, x: Tensor, y: Tensor, done: float) -> Tensor:
-        """Logistic loss of the worst score within the radius: exact for a linear score."""
-        margin = (2 * y - 1) * model(x)
-        for norm, radius in self.settings.radii.items():
-            weight = self._moving(_layer(model).weight)
-            margin = margin - radius * torch.linalg.vector_norm(weight, ord=DUAL_NORM_ORDER[norm])
-        return functional.softplus(-margin).mean()
+        """Logistic loss of the worst score within the radius, exact for a linear score, + the radius's own loss."""
+        settings, score = self.settings, model(x)
+        weight = self._moving(_layer(model).weight)
+        sizes = {
+            norm: torch.linalg.vector_norm(weight, ord=DUAL_NORM_ORDER[norm])
+            for norm in {*settings.radii, *settings.radius_targets}
+        }
+        margin = (2 * y - 1) * score
+        for norm, radius in settings.radii.items():
+            margin = margin - radius * sizes[norm]
+        loss = functional.softplus(-margin).mean()
+        for norm, target in settings.radius_targets.items():
+            hinge = radius_hinge(score / (target * sizes[norm]).clamp(min=TINY), y, settings.other_share)
+            loss = loss + settings.radius_weight * hinge / len(settings.radius_targets)
+        return loss
+
+    @torch.no_grad()
+    def _start(self, x: Tensor, y: Tensor) -> None:
+        """Start between the classes' means, at scores of -1 and 1: weights of zero have no radius to follow."""
+        here, there = (x[y == label].flatten(1).mean(dim=0) for label in (1, 0))
+        apart, layer = here - there, _layer(self.model)
+        layer.weight.copy_((2 * apart / apart.square().sum().clamp(min=TINY))[None])
+        layer.bias.copy_(-layer.weight[0] @ (here + there) / 2)
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """The weight (d,) and offset () of the score, threshold included."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from baselines.lipschitz import LipschitzNetwork, linf_distance_net, scheduled_exponent, set_exponent
-from bench.basics.space import Choice, Range, SearchSpace, augmentation, training
+from bench.basics.space import Choice, Range, SearchSpace, augmentation, radius_loss, training
 from bench.contract import FitContext, TrainingData
 from bench.methods._lipschitz import LipschitzMethod, LipschitzSettings
 from fcnn.training import TrainSettings
@@ -54,13 +54,17 @@ class LinfDistance(LipschitzMethod):
     space = SearchSpace(
         {
             "margin": Range(0.1, 3.0, log=True, of="linf"),
-            "radius_target": Range(1.0, 3.0, log=True, of="linf"),
+            **radius_loss(of="linf"),
             "hidden": Choice([64, 64], [128, 128], [256, 128]),
             "p_end": Range(20.0, 1000.0, log=True),
             **training(learning_rate=(0.005, 0.1)),
             **augmentation(),
         },
-        starts=({"margin": 0.5, "radius_target": 1.5}, {"margin": 0.3, "radius_target": 1.5}),
+        starts=(
+            {"margin": 0.5, "radius_target": 1.5},
+            {"margin": 0.3, "radius_target": 1.5},
+            {"margin": 1.0, "radius_target": 12.0, "radius_weight": 2.0},
+        ),
     )
 
     def network(self, input_shape: tuple[int, ...]) -> LipschitzNetwork:

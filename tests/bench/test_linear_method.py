@@ -56,6 +56,60 @@ def test_training_for_a_norm_makes_its_radii_larger_for_the_same_scale():
         assert radius(fitted(radii={norm: size}), norm) > 1.02 * radius(fitted(), norm)
 
 
+@pytest.mark.parametrize("norm", ["l1", "l2", "linf"])
+def test_the_loss_of_the_radius_is_that_of_the_distances(norm):
+    """A sharp hinge of distances by hand; the smooth one lies above it by at most log(2) / 5."""
+    method, (x, y) = fitted(), points()
+    with torch.no_grad():  # a plane through the data, so that both signs occur on both sides
+        method.model.network.linear.bias += 0.5
+    weight = method.model.network.linear.weight.detach()[0]
+    distance = method.model(x.double()).detach() / torch.linalg.vector_norm(weight, ord=DUAL_NORM_ORDER[norm])
+    target, count = 1.5 * distance.abs().median().item(), len(y)
+    missing = (1 - (2 * y - 1) * distance / target).clamp(min=0) * torch.where(y > 0, 1.0, 0.25)
+    aimed = Linear(LinearSettings(radius_targets={norm: target}, radius_weight=3.0, other_share=0.25))
+    losses = [
+        each.loss(method.model, x.double(), y.double(), 0.0).item()
+        for each in (aimed, Linear(LinearSettings()))
+    ]
+    added = losses[0] - losses[1]
+    assert 3.0 * missing.sum().item() / count < added
+    assert added < 3.0 * (missing.sum().item() / count + math.log(2) / 5)
+
+
+def test_training_for_the_radius_makes_it_larger():
+    """Of classes that overlap, where a cross-entropy spends itself on the misclassified."""
+    generator = torch.Generator().manual_seed(0)
+    y = (torch.arange(400) % 2).float()
+    x = 0.5 + 0.1 * torch.randn((400, 30), generator=generator)
+    x[:, :15] += 0.04 * y[:, None]
+
+    def median(**settings) -> float:
+        method = Linear(LinearSettings(train=TrainSettings(epochs=30, learning_rate=0.01), **settings))
+        method.build((30,), seed=0)
+        method.fit(TrainingData(x, y, x, y), FitContext(seed=0))
+        method.calibrate(x, y, seed=0)
+        radii = method.certify(x[y > 0], method.curves()[0], ["l1"], seed=0)["l1"].radius
+        return float(torch.as_tensor(radii).nan_to_num().median())
+
+    assert median(radius_targets={"l1": 2.0}, other_share=1.0) > 1.1 * median()
+
+
+def test_training_for_the_radius_starts_between_the_means_of_the_classes():
+    x, y = points()
+    method = Linear(
+        LinearSettings(radius_targets={"l2": 1.0}, train=TrainSettings(epochs=1, learning_rate=1e-12))
+    )
+    method.build((6,), seed=0)
+    method.fit(TrainingData(x, y, x, y), FitContext(seed=0))
+    weight, bias = method.affine()
+    means = torch.stack([x[y == label].double().mean(dim=0) for label in (0, 1)])
+    torch.testing.assert_close(
+        means @ weight + bias, torch.tensor([-1.0, 1.0]).double(), rtol=1e-4, atol=1e-4
+    )
+    steepest = functional.normalize(means[1] - means[0], dim=0)
+    torch.testing.assert_close(functional.normalize(weight, dim=0), steepest, rtol=1e-4, atol=1e-4)
+
+
 def test_radii_are_the_distances_and_the_box_goes_further():
     method, x = fitted(), points()[0]
     x = x[(method.predict(x, seed=0) == 1)]
@@ -74,3 +128,9 @@ def test_radii_are_the_distances_and_the_box_goes_further():
 def test_unknown_norms_and_negative_radii_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         LinearSettings(radii=wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"l3": 0.1}, {"l1": -1.0}, {"l2": math.nan}, {"linf": 0.0}])
+def test_unknown_norms_and_targets_that_are_no_radius_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"radius_targets: {next(iter(wrong))}"):
+        LinearSettings(radius_targets=wrong)

@@ -87,11 +87,23 @@ def test_the_linear_classifier_can_have_a_recipe_of_its_own():
         ({"linear": {"radius": 1.0}}, "linear: unknown key 'radius'"),
         ({"linear": {"radii": {"l3": 1.0}}}, "linear: radii: l3"),
         ({"linear": {"radii": {"l1": 1.0}}, "start": "random"}, 'linear is for start = "linear"'),
+        ({"kept_recall": 1.0}, "kept_recall = 1.0"),
     ],
 )
 def test_settings_that_are_none_of_a_linear_classifiers_are_refused(change, words):
     with pytest.raises(UsageError, match=words):
         from_table(FCNN.Settings, {**TABLE, **change}, "recipe")
+
+
+@pytest.mark.parametrize(("kept", "expected"), [(0.0, 0.5), (0.9, (0.5 * 0.4) ** 0.5)])
+def test_what_is_kept_is_judged_at_balanced_recalls_and_at_the_one_asked_for(kept, expected):
+    """On a line: the balanced threshold is 0.75, that for nine of ten 0.85, the median sensitive input 1.25."""
+    others, sensitive_ones = torch.arange(10) / 10, torch.tensor([0.65, 0.95, 1.25, 1.55, 1.85])
+    x, y = torch.cat([others, sensitive_ones])[:, None].double(), torch.cat([torch.zeros(10), torch.ones(5)])
+    method = FCNN(from_table(FCNN.Settings, {"keep_best": "l1", "kept_recall": kept}, "recipe"))
+    method.use_linear(torch.tensor([1.0], dtype=torch.float64), bias=0.0)
+    judged = method._measure(TrainingData(x, y, x, y), "l1")
+    assert judged is not None and judged(method.model) == pytest.approx(expected)
 
 
 def test_training_goes_on_from_there():
