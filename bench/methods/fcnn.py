@@ -27,9 +27,7 @@ from fcnn.training import History, Loss, TrainSettings, preliminary, train
 
 # How many times shorter than the training is the one that finds the scale of radii.
 SHORTER = 8
-# A robust linear classifier is trained for this share of the radius that the network is to reach.
-LINEAR_SHARE = 0.1
-# And for so many times the epochs: one of its costs about a third of the network's.
+# A linear classifier is trained for so many times the network's epochs: one of its costs about a third.
 LINEAR_EPOCHS = 3
 
 
@@ -48,11 +46,11 @@ class FCNNSettings:
     on validation data; "" keeps the last. With ``train.patience`` training stops when that measure no longer improves.
     kept_recall: where a norm decides, the geometric mean of that median and the one at this recall of the other class
     does, 0: balanced recalls alone.
-    start: of an mlp with passthrough, others start at random. ``linear`` first trains a robust linear classifier by the
-    same recipe, for LINEAR_SHARE of the targets and LINEAR_EPOCHS times the epochs, and the network starts as that, its
+    start: of an mlp with passthrough, others start at random. ``linear`` first trains a linear classifier by the same
+    recipe, the loss of the radius included, for LINEAR_EPOCHS times the epochs, and the network starts as that, its
     hidden units counting for nothing. Without ``keep_best`` the best epoch in the targets' first norm is kept then, or
-    the start: on validation data it never ends below the linear classifier. linear: settings of that classifier, as of
-    the method of that name; those that are missing are as just said.
+    the start: on validation data it never ends below the linear classifier. linear: settings of that classifier
+    instead, as of the method of that name.
     certificates: which curves to issue, as certificate:domain.
     """
 
@@ -86,9 +84,14 @@ class FCNNSettings:
 
     def linear_settings(self, targets: dict[str, float]) -> LinearSettings:
         """Of the classifier that the network starts as, if it is to reach these radii. Raises UsageError."""
-        radii = {norm: LINEAR_SHARE * target for norm, target in targets.items()}
-        longer = dataclasses.replace(self.train, epochs=LINEAR_EPOCHS * self.train.epochs)
-        return from_table(LinearSettings, self.linear, "linear", LinearSettings(radii, train=longer))
+        if self.linear:
+            return from_table(LinearSettings, self.linear, "linear")
+        return LinearSettings(
+            radius_targets=targets,
+            radius_weight=self.radius_weight,
+            other_share=self.other_share,
+            train=dataclasses.replace(self.train, epochs=LINEAR_EPOCHS * self.train.epochs),
+        )
 
 
 class FCNN(Method):
@@ -113,7 +116,7 @@ class FCNN(Method):
             "hidden": Choice([200, 50], [400, 100]),
             "start": Choice("random", "linear"),
             # Low enough to leave what a linear start knows.
-            **training(learning_rate=(5e-5, 5e-3)),
+            **training(learning_rate=(1e-5, 5e-3)),
             **augmentation(),
         },
         starts=tuple(
@@ -128,7 +131,7 @@ class FCNN(Method):
                 (2.5, 1.0, "random", 2e-3),
                 (2.5, 1.0, "linear", 2e-3),
                 (12.0, 2.0, "random", 2e-3),
-                (12.0, 2.0, "linear", 1e-4),
+                (12.0, 2.0, "linear", 2e-5),
             )
         ),
         judging={"certificates": ["closed_form:free"]},

@@ -13,7 +13,7 @@ from bench.methods.fcnn import FCNN
 from bench.methods.linear import Linear
 from fcnn.training import watched
 
-START = {"radii": {"l1": 0.1 * 0.5}, "train": {"epochs": 12, "batch_size": 16}}
+START = {"radius_targets": {"l1": 0.5}, "train": {"epochs": 12, "batch_size": 16}}
 TABLE = {
     "hidden": [8],
     "start": "linear",
