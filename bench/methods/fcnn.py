@@ -116,7 +116,7 @@ class FCNN(Method):
             "hidden": Choice([200, 50], [400, 100]),
             "start": Choice("random", "linear"),
             # Low enough to leave what a linear start knows.
-            **training(learning_rate=(1e-5, 5e-3)),
+            **training(learning_rate=(2e-6, 5e-3)),
             **augmentation(),
         },
         starts=tuple(
@@ -129,9 +129,9 @@ class FCNN(Method):
             }
             for target, weight, start, rate in (
                 (2.5, 1.0, "random", 2e-3),
-                (2.5, 1.0, "linear", 2e-3),
+                (12.0, 2.0, "linear", 5e-6),
                 (12.0, 2.0, "random", 2e-3),
-                (12.0, 2.0, "linear", 2e-5),
+                (2.5, 1.0, "linear", 2e-3),
             )
         ),
         judging={"certificates": ["closed_form:free"]},

@@ -67,12 +67,10 @@ class Linear(Method):
             "radius_weight": Choice(0.0, 0.5, 1.0, 2.0, 4.0),  # 0: robust logistic regression alone
             "other_share": Range(0.0, 1.0),
             # So low that little of the start between the means is left behind: pixels are many and alike.
-            **training(learning_rate=(5e-6, 0.05)),
+            **training(learning_rate=(2e-6, 0.05)),
             **augmentation(),
         },
         starts=(
-            {"radii.{norm}": 0.5, "radius_weight": 0.0},
-            {"radii.{norm}": 1.0, "radius_weight": 0.0},
             *(
                 {
                     "radii.{norm}": 0.1,
@@ -81,8 +79,10 @@ class Linear(Method):
                     "other_share": 1.0,
                     "train.learning_rate": rate,
                 }
-                for rate in (1e-3, 2e-5)
+                for rate in (5e-6, 1e-3)
             ),
+            {"radii.{norm}": 0.5, "radius_weight": 0.0},
+            {"radii.{norm}": 1.0, "radius_weight": 0.0},
         ),
     )
 
