@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from scipy.optimize import linprog
@@ -14,6 +15,7 @@ from baselines.branch_and_bound.branching import costly_neuron, split
 from baselines.branch_and_bound.chain import Chain
 from baselines.branch_and_bound.region import ORDER, Region
 from baselines.branch_and_bound.relaxation import Lines, ascend, bound_score
+from baselines.branch_and_bound.settings import Search, Status, Verdicts
 from baselines.branch_and_bound.tightening import initial_domains, tighten
 from baselines.networks import build_network
 
@@ -337,3 +339,24 @@ def test_a_margin_that_is_lost_in_rounding_is_not_halved_to_nothing(norm, monkey
     x = torch.zeros(1, 2, dtype=torch.float64)
     found = certify(to_chain(network, (2,)), x, norm, "free", Budget(max_domains=20))
     assert float(found.radius) < 1e-13 and len(tries) < 100
+
+
+def test_a_failed_try_below_the_upper_end_does_not_lower_where_the_next_budget_looks(monkeypatch):
+    network = nn.Sequential(nn.Linear(1, 1)).double().eval()
+    chain, x = to_chain(network, (1,)), torch.ones(1, 1, dtype=torch.float64)
+    bracket = radius_search._Bracket(chain, x, "l2", "free", None, max_radius=3.0)
+    bracket.lower, bracket.upper = torch.tensor([1.0]).double(), torch.tensor([2.0]).double()
+    bracket.reopen()
+    tried = []
+
+    def undecided(chain, x, radius, *rest):
+        tried.append(radius.item())
+        status = np.array([Status.TIMEOUT], dtype=object)
+        return Verdicts(
+            status, torch.full_like(x, torch.nan), torch.zeros(1).double(), np.zeros(1, dtype=int)
+        )
+
+    monkeypatch.setattr(radius_search, "verify", undecided)
+    bracket.probe(Budget(max_domains=1), Search(), 0.01, None)
+    assert len(tried) == 1 and 1.9 < tried[0] < 2.0
+    assert (bracket.lower.item(), bracket.ceiling.item(), bracket.upper.item()) == (1.0, 2.0, 2.0)

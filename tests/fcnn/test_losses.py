@@ -1,7 +1,10 @@
 """Losses for the certified radius: gradients by finite differences, and that they raise radii."""
 
+import math
+
 import pytest
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fcnn.certificates import NORMS, closed_form, in_domain
 from fcnn.classifier import FeatureConvexClassifier
@@ -9,6 +12,7 @@ from fcnn.feature_maps import CenteredAbs, Identity
 from fcnn.losses import (
     RadiusLoss,
     RegularisedLoss,
+    WeightedLoss,
     balanced_accuracy,
     box_decrease,
     median_radius,
@@ -73,6 +77,41 @@ def test_the_regulariser_is_the_mean_of_per_example_dual_norms():
     assert penalised.item() == pytest.approx((plain + 0.7 * sizes.mean()).item())
     sensitive = RegularisedLoss({"linf": 0.7}, sensitive_only=True)(model, x, y, 0.0)
     assert sensitive.item() == pytest.approx((plain + 0.7 * sizes[y == 1].mean()).item())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_each_row_counts_its_weight_and_the_slope_in_what_may_change(norm):
+    model = classifier(CenteredAbs(torch.full((5,), 0.45)))
+    x, y = batch()
+    weight = torch.linspace(0, 2, len(y), dtype=torch.float64)
+    score, gradient = score_and_gradient(model, x)
+    of_inputs, of_absolutes = gradient.detach().split(5, dim=1)
+    changing = torch.cat([of_inputs[:, :2], of_absolutes[:, :2]], dim=1)
+    slopes = {
+        "l1": changing.abs().amax(1),
+        "l2": changing.square().sum(1).sqrt(),
+        "linf": changing.abs().sum(1),
+    }
+    rows = [
+        each * (binary_cross_entropy_with_logits(one, label) + 0.7 * slope)
+        for each, one, label, slope in zip(weight, score, y, slopes[norm], strict=True)
+    ]
+    targets = torch.stack([y, weight], dim=1)
+    loss = WeightedLoss({norm: 0.7}, torch.arange(5) < 2)(model, x, targets, 0.0)
+    assert loss.item() == pytest.approx(torch.stack(rows).mean().item())
+
+
+def test_the_radius_loss_is_a_smooth_hinge_on_each_target_in_turn():
+    model = classifier()
+    x, y = batch()
+    score, gradient = (each.detach() for each in score_and_gradient(model, x))
+    expected = float(binary_cross_entropy_with_logits(score, y))
+    for target, dual in ((0.4, gradient.norm(dim=1)), (0.2, gradient.abs().sum(1))):
+        for one, label, size in zip(score.tolist(), y.tolist(), dual.tolist(), strict=True):
+            missing = 1 - (1 if label else -1) * one / size / target
+            expected += 3 * (1 if label else 0.5) * math.log1p(math.exp(5 * missing)) / 5 / len(y) / 2
+    loss = RadiusLoss({"l2": 0.4, "linf": 0.2}, weight=3.0, other_share=0.5)(model, x, y, 0.0)
+    assert loss.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("norm", NORMS)
