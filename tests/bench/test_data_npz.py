@@ -66,6 +66,16 @@ def test_shapes_become_channels_first(tmp_path, shape, expected):
         assert np.allclose(data.x_test.reshape(wanted.shape), wanted, rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16])
+def test_labels_of_any_kind_of_number_are_the_same_two_classes(tmp_path, dtype):
+    np.savez(
+        tmp_path / "toy.npz", **good() | {f"y_{s}": good()[f"y_{s}"].astype(dtype) for s in ("train", "test")}
+    )
+    data = load_dataset("toy", tmp_path)
+    assert data.classes == ("1", "0")  # the sensitive one first
+    assert data.y_test.tolist() == [0, 1, 0, 1, 0, 1]
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_floats_in_the_unit_interval_are_kept(tmp_path, dtype):
     made = good() | {f"x_{split}": (good()[f"x_{split}"] / 255).astype(dtype) for split in ("train", "test")}
