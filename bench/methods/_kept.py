@@ -13,6 +13,8 @@ from fcnn.losses import score_and_gradient
 from fcnn.training import History
 
 Validate = Callable[[FeatureConvexClassifier], float]
+# A median of 0 counts as this share of the widest: where no epoch certifies half at a point, the others still decide.
+LEAST_SHARE = 1e-3
 
 
 def validation_radius(
@@ -24,6 +26,7 @@ def validation_radius(
 ) -> float:
     """Median radius of the sensitive validation inputs, 0 where not certified: the geometric mean over the points.
 
+    Medians count as LEAST_SHARE of the widest at least.
     At each point the threshold is the one that validation data gives, so that no epoch wins by calling everything
     sensitive. slope: gradients (N, k) -> what a step of length 1 can take from the score, (N,).
     """
@@ -35,7 +38,8 @@ def validation_radius(
     for point in points:
         radius = (score - calibrated_threshold(score, data.y_val, point)).clamp(min=0) / size
         medians.append(float(radius[data.y_val > 0.5].median()))
-    return math.prod(medians) ** (1 / len(medians))
+    least = LEAST_SHARE * max(medians)
+    return math.prod(max(median, least) for median in medians) ** (1 / len(medians))
 
 
 def train_from(model: FeatureConvexClassifier, validate: Validate, training: Callable[[], History]) -> None:

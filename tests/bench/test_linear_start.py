@@ -106,6 +106,23 @@ def test_what_is_kept_is_judged_at_balanced_recalls_and_at_the_one_asked_for(kep
     assert judged is not None and judged(method.model) == pytest.approx(expected)
 
 
+def test_where_nothing_is_left_at_one_operating_point_the_other_decides():
+    """The other class reaches 1.3, so that at all of its recall less than half is certified."""
+    others = torch.tensor([0.0, 0.1, 0.2, 0.3, 1.3])
+    x, y = (
+        torch.cat([others, torch.tensor([0.9, 1.1, 1.2])])[:, None].double(),
+        torch.tensor([0.0] * 5 + [1.0] * 3),
+    )
+    judged = []
+    for steepness in (1.0, 0.5):
+        method = FCNN(from_table(FCNN.Settings, {"keep_best": "l1", "kept_recall": 0.99}, "recipe"))
+        method.use_linear(torch.tensor([1.0], dtype=torch.float64), bias=0.0)
+        measure = method._measure(TrainingData(steepness * x, y, steepness * x, y), "l1")
+        assert measure is not None
+        judged.append(measure(method.model))
+    assert judged[0] == pytest.approx(2 * judged[1]) and judged[1] > 0
+
+
 def test_training_goes_on_from_there():
     long = {**TABLE["train"], "epochs": 30, "learning_rate": 0.02}
     assert median(fitted(FCNN, {**TABLE, "train": long}, bands)) > median(fitted(Linear, START, bands)) + 0.02
