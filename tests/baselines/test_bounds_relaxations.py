@@ -32,6 +32,7 @@ def clamped(x: Tensor) -> Tensor:
     return nn.functional.relu6(x + 3)
 
 
+ONE = torch.tensor(1.0, dtype=torch.float64)
 SMOOTH = {
     "relu": RELU,
     "square": SQUARE,
@@ -60,6 +61,8 @@ SMOOTH = {
     ),
     "quick gelu": written_out(lambda x: torch.sigmoid(1.702 * x) * x),
     "silu by tanh": written_out(lambda x: x * (0.5 + 0.5 * torch.tanh(0.5 * x))),
+    "silu by differences": written_out(lambda x: x * (1 - 0.5 * (ONE - torch.tanh(0.5 * x)))),
+    "gelu by a difference": written_out(lambda x: x * (torch.erf(x / 1.4142135) - (-1.0)) * 0.5),
     "mish by hand": written_out(lambda x: x * torch.tanh(nn.functional.softplus(x))),
     "hardswish by hand": written_out(lambda x: x * clamped(x) / 6),
     "hardswish of a hardsigmoid": written_out(lambda x: nn.functional.hardsigmoid(x) * x),

@@ -48,6 +48,7 @@ def pools() -> dict[str, nn.Module]:
     return found
 
 
+ONE, MINUS_ONE = torch.tensor(1.0, dtype=torch.float64), torch.tensor(-1.0, dtype=torch.float64)
 READ = {
     **pools(),
     "leaky": nn.LeakyReLU(0.2),
@@ -67,6 +68,10 @@ READ = {
     "gelu by hand": lambda h: h * 0.5 * (1 + torch.erf(h / 2**0.5)),
     "swish by hand": lambda h: h * torch.sigmoid(1.702 * h) + torch.relu(h),
     "hardswish by hand": lambda h: h * functional.relu6(h + 3) * 0.1666667,
+    "gelu by a difference": lambda h: h * (torch.erf(h / 2**0.5) - (-1.0)) * 0.5,
+    "silu by differences": lambda h: h * (1 - 0.5 * (ONE - torch.tanh(0.5 * h))),
+    "silu by two differences": lambda h: (torch.tanh(0.5 * h) - MINUS_ONE) / 2.0 * h,
+    "silu of a negative": lambda h: h / 2 * (1 - torch.tanh(-0.5 * h)),
     "leaky by choice": lambda h: torch.where(h > 0, h, 2 * h),
     "gelu": nn.GELU(),
     "silu": nn.SiLU(),

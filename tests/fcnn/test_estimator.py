@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -327,3 +328,9 @@ def test_certify_takes_one_norm_and_names_what_it_does_not_know(cancer, fitted):
 def test_fcnn_does_not_import_scikit_learn():
     code = "import sys, fcnn; assert 'sklearn' not in sys.modules; fcnn.FCNNClassifier; assert 'sklearn' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_what_is_not_fitted_is_not_saved(tmp_path):
+    with pytest.raises(NotFittedError, match="not fitted"):
+        FCNNClassifier().save(tmp_path / "mine.safetensors")
+    assert not list(tmp_path.iterdir())
