@@ -1,5 +1,6 @@
 """The parts of branch and bound: networks as chains, regions, relaxations, tightening."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -16,7 +17,7 @@ from baselines.branch_and_bound.chain import Chain
 from baselines.branch_and_bound.region import ORDER, Region
 from baselines.branch_and_bound.relaxation import Lines, ascend, bound_score
 from baselines.branch_and_bound.settings import Search, Status, Verdicts
-from baselines.branch_and_bound.tightening import initial_domains, tighten
+from baselines.branch_and_bound.tightening import _least, initial_domains, tighten
 from baselines.networks import build_network
 
 
@@ -233,6 +234,24 @@ def test_a_search_for_the_l2_step_that_is_cut_short_gives_a_lower_bound_still(do
     short, slack = region.minimise(a)
     assert bool((slack < -1e-3).any()) == (domain == "box")
     assert ((a * short).sum(1) + slack <= (a * least).sum(1) + 1e-12).all()
+
+
+@pytest.mark.parametrize("with_halfspace", [False, True])
+def test_a_step_that_is_cut_short_leaves_bounds_on_neurons_lower_bounds(with_halfspace, monkeypatch):
+    """Neurons of the first layer are affine, so that their least values are known; the halfspace holds everywhere."""
+    chain = random_chain((6, 40, 1), seed=3)
+    with torch.no_grad():
+        chain.weights[0].copy_(chain.weights[0] ** 3)  # caps are reached one after the other
+    x = torch.rand(1, 6, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    region = Region.around(x, torch.tensor([0.9]).double(), "l2", "box")
+    domains, rows = initial_domains(chain, region, 1), torch.zeros(40, dtype=torch.long)
+    step, _ = region.take(rows).minimise(chain.weights[0])
+    least = ((x + step) * chain.weights[0]).sum(1) + chain.biases[0]
+    everywhere = bound_score(chain, region, domains)
+    everywhere = replace(everywhere, constant=everywhere.constant - 1e6) if with_halfspace else None
+    monkeypatch.setattr("baselines.branch_and_bound.region.NEWTON_STEPS", 1)
+    found = _least(chain, region, domains, 0, rows, torch.arange(40), 1.0, everywhere)
+    assert (found <= least + 1e-12).all() and (found < least - 1e-3).any()
 
 
 def least_in_l1(a: torch.Tensor, region: Region) -> torch.Tensor:
