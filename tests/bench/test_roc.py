@@ -103,6 +103,14 @@ def test_the_tables_keep_their_radii_on_disk_and_shares_at_named_radii():
     assert table["median_radius"].tolist() == [3.0, 0.0] and table["radius_2"].tolist() == [2.0, 2.0]
 
 
+def test_the_table_counts_inputs_without_a_certificate():
+    rows = roc_rows(CURVE, [0.5], np.array([0.0, 1.0]), [np.array([3.0, 0.0, 0.0])])
+    radii = pd.DataFrame({"dataset": ["d"], "norm": ["l2"], "radius": [3.0]})
+    table = roc_table(rows, radii, {"l2": [2.0]})
+    assert table["median_radius"].tolist() == [0.0]
+    assert table["certified_recall_1"].tolist() == pytest.approx([1 / 3])
+
+
 def test_seeds_are_averaged_where_all_have_the_same_false_positives():
     def rows(seed: int, radius: float, thresholds: list[float]) -> pd.DataFrame:
         others = np.array([0.0, 1.0, 2.0])
