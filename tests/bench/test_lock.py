@@ -1,5 +1,6 @@
 """The lock keeps two runs off one folder, and dies with its process; tried with real processes."""
 
+import fcntl
 import json
 import os
 import signal
@@ -65,6 +66,20 @@ def test_the_second_run_is_told_who_holds_the_folder(tmp_path: Path) -> None:
     for part in (f"process {holder.pid}", f"host {socket.gethostname()}", f"started {signed['started']}"):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_holder_that_signs_a_moment_later_is_named(tmp_path: Path, monkeypatch) -> None:
+    """Here it signs while the second run waits."""
+    with (tmp_path / LOCK).open("w") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+
+        def sign_meanwhile(_: float) -> None:
+            holder.write(json.dumps({"pid": 12, "host": socket.gethostname(), "started": "now"}))
+            holder.flush()
+
+        monkeypatch.setattr("time.sleep", sign_meanwhile)
+        with pytest.raises(UsageError, match="process 12 on host"), FolderLock(tmp_path):
+            pass
 
 
 def test_a_lock_left_by_a_killed_run_is_taken_over(tmp_path: Path) -> None:
