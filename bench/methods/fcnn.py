@@ -15,7 +15,7 @@ from bench.calibration import BALANCED_POINT, OperatingPoint
 from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, Method, Radii, TrainingData
 from bench.methods._kept import Validate, train_from, validation_radius
 from bench.methods.given import Effort, Given, GivenNetwork
-from bench.methods.linear import Linear, LinearSettings
+from bench.methods.linear import LinearSettings, trained_first
 from fcnn.certify import CERTIFICATES, certify_at_thresholds, certify_with_bounds
 from fcnn.classifier import FeatureConvexClassifier
 from fcnn.convex_network import float64_copy
@@ -189,13 +189,7 @@ class FCNN(Method):
 
     def _start_as_linear(self, data: TrainingData, context: FitContext, targets: dict[str, float]) -> None:
         """Train the linear classifier and make the network the same function, of its features instead of the inputs."""
-        linear = Linear(self.settings.linear_settings(targets), self.device)
-        linear.mutable = self.mutable
-        linear.build(tuple(data.x.shape[1:]), context.seed)
-        checkpoint = context.checkpoint and context.checkpoint.with_name(context.checkpoint.name + ".start")
-        with preliminary():
-            linear.fit(data, FitContext(context.seed, checkpoint, context.progress))
-        weight, bias = linear.affine()
+        weight, bias = trained_first(self.settings.linear_settings(targets), self, data, context).affine()
         feature_map, features = self.model.feature_map, self.model.feature_map(data.x[:1])
         if isinstance(feature_map, Identity | CenteredAbs):
             bias = bias + weight @ feature_map.mean.flatten().double()

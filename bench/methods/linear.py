@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.basics.settings import from_table
 from bench.basics.space import Choice, Range, SearchSpace, augmentation, radius_loss, training
 from bench.calibration import ThresholdedScore
 from bench.contract import DUAL_NORM_ORDER, Curve, FitContext, LinearScore, Method, Radii, TrainingData
 from fcnn.certificates import closed_form, in_domain
 from fcnn.losses import TINY, radius_hinge
-from fcnn.training import TrainSettings, train
+from fcnn.training import TrainSettings, preliminary, train
 
 # A sum of d products in float64 errs by at most about d units of this, relative to the sum of their absolute values.
 ROUNDING = 2.0**-52
@@ -26,12 +28,15 @@ class LinearSettings:
     worst that a perturbation of that size can do: robust logistic regression. Empty: the plain one.
     radius_targets, radius_weight, other_share: of the loss of the radius that is added, as for feature-convex networks,
     of which this is the smallest. Empty: none.
+    start: where that loss begins: settings of a linear classifier that is trained before. Empty: between the classes'
+    means.
     """
 
     radii: dict[str, float] = field(default_factory=dict)
     radius_targets: dict[str, float] = field(default_factory=dict)
     radius_weight: float = 1.0
     other_share: float = 0.0
+    start: dict[str, Any] = field(default_factory=dict)
     train: TrainSettings = field(
         default_factory=lambda: TrainSettings(epochs=60, batch_size=32, learning_rate=0.02)
     )
@@ -44,6 +49,14 @@ class LinearSettings:
         for norm, target in self.radius_targets.items():
             if norm not in DUAL_NORM_ORDER or not target > 0:
                 raise ValueError(f"radius_targets: {norm} = {target}: give one of {norms} a radius > 0")
+        if self.start and not self.radius_targets:
+            raise ValueError("start is for a loss of the radius: give radius_targets, too")
+        if self.start:
+            self.first_settings()
+
+    def first_settings(self) -> "LinearSettings":
+        """Of the classifier that is trained before. Raises UsageError."""
+        return from_table(LinearSettings, self.start, "start")
 
 
 class Linear(Method):
@@ -98,8 +111,11 @@ class Linear(Method):
 
     def fit(self, data: TrainingData, context: FitContext) -> None:
         self.model.float()
-        if self.settings.radius_targets:
-            self._start(data.x, data.y)
+        if self.settings.start:
+            first = trained_first(self.settings.first_settings(), self, data, context)
+            _layer(self.model).load_state_dict(_layer(first.model).state_dict())
+        elif self.settings.radius_targets:
+            self._start_between_means(data.x, data.y)
         train(
             self.model,
             self.loss,
@@ -129,7 +145,7 @@ class Linear(Method):
         return loss
 
     @torch.no_grad()
-    def _start(self, x: Tensor, y: Tensor) -> None:
+    def _start_between_means(self, x: Tensor, y: Tensor) -> None:
         """Start between the classes' means, at scores of -1 and 1: weights of zero have no radius to follow."""
         here, there = (x[y == label].flatten(1).mean(dim=0) for label in (1, 0))
         apart, layer = here - there, _layer(self.model)
@@ -175,6 +191,19 @@ class Linear(Method):
     def load_state(self, state: dict[str, Tensor]) -> None:
         self.model.double()
         super().load_state(state)
+
+
+def trained_first(
+    settings: LinearSettings, method: Method, data: TrainingData, context: FitContext
+) -> Linear:
+    """Train the linear classifier that another method starts as; it takes up its own training where it was cut."""
+    linear = Linear(settings, method.device)
+    linear.mutable = method.mutable
+    linear.build(tuple(data.x.shape[1:]), context.seed)
+    checkpoint = context.checkpoint and context.checkpoint.with_name(context.checkpoint.name + ".start")
+    with preliminary():
+        linear.fit(data, FitContext(context.seed, checkpoint, context.progress))
+    return linear
 
 
 def _layer(model: ThresholdedScore) -> nn.Linear:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from bench.basics.errors import UsageError
 from bench.contract import DUAL_NORM_ORDER, FitContext, TrainingData
 from bench.methods.linear import Linear, LinearSettings
 from fcnn.training import TrainSettings
@@ -23,7 +24,7 @@ def points(count: int = 200) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def fitted(**settings) -> Linear:
-    method, (x, y) = Linear(LinearSettings(train=SHORT, **settings)), points()
+    method, (x, y) = Linear(LinearSettings(**{"train": SHORT, **settings})), points()
     method.build((6,), seed=0)
     method.fit(TrainingData(x, y, x, y), FitContext(seed=0))
     method.calibrate(x, y, seed=0)
@@ -108,6 +109,29 @@ def test_training_for_the_radius_starts_between_the_means_of_the_classes():
     )
     steepest = functional.normalize(means[1] - means[0], dim=0)
     torch.testing.assert_close(functional.normalize(weight, dim=0), steepest, rtol=1e-4, atol=1e-4)
+
+
+def test_training_for_the_radius_starts_as_another_linear_classifier_where_one_is_given():
+    start = {"radii": {"l1": 0.1}, "train": {"epochs": 9, "batch_size": 32, "learning_rate": 0.05}}
+    still = TrainSettings(epochs=1, learning_rate=1e-12)
+    expected, bias = fitted(
+        radii={"l1": 0.1}, train=TrainSettings(epochs=9, batch_size=32, learning_rate=0.05)
+    ).affine()
+    weight, found = fitted(radius_targets={"l1": 1.0}, start=start, train=still).affine()
+    torch.testing.assert_close(weight, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found, bias, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"start": {"radii": {"l1": 0.1}}}, "give radius_targets, too"),
+        ({"radius_targets": {"l1": 1.0}, "start": {"radius": 1.0}}, "start: unknown key 'radius'"),
+    ],
+)
+def test_starts_that_are_none_are_refused(settings, words):
+    with pytest.raises((ValueError, UsageError), match=words):
+        LinearSettings(**settings)
 
 
 def test_radii_are_the_distances_and_the_box_goes_further():
