@@ -187,6 +187,16 @@ def test_a_cell_of_another_schema_version_or_another_cell_is_set_aside(
     assert "belongs to another cell" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["radii.parquet", "predictions.parquet"])
+def test_a_record_that_does_not_name_its_rows_is_no_finished_cell(cell: CellFolder, name: str) -> None:
+    """It would be finished without them: nothing else says which files belong to a cell."""
+    record = unseal((cell.path / "cell.json").read_bytes())
+    del record["files"][name], record["schema_version"]
+    (cell.path / "cell.json").write_bytes(seal(record))
+    with pytest.raises(DamagedFileError, match="other files than those of a cell"):
+        cell.record()
+
+
 def test_reading_refuses_what_finished_would_set_aside(cell: CellFolder) -> None:
     data = bytearray((cell.path / "radii.parquet").read_bytes())
     data[50] ^= 1
