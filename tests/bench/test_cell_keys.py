@@ -32,7 +32,7 @@ from bench.running.evaluate import Evaluation, chosen_test_inputs, evaluate
 from bench.running.parts import Parts
 from bench.running.runner import Resources, cell_key
 from bench.suites.suite import MethodEntry
-from fcnn import FeatureConvexClassifier, certificates, training
+from fcnn import FCNNClassifier, FeatureConvexClassifier, certificates, training
 
 ROOT = Path(inspect.getfile(Method)).parents[1]
 
@@ -191,6 +191,17 @@ def test_a_method_from_elsewhere_is_followed_into_its_own_modules():
     mine = module._used_by((Outside,)).found
     assert {(Outside.__module__, "Outside"), (Outside.__module__, "FACTOR")} <= mine.keys()
     assert code_version(evaluate, Outside) != code_version(evaluate, MeanThreshold)
+
+
+class Lazy(MeanThreshold):
+    def score(self, x):
+        return FCNNClassifier().fit(x).decision_function(x)
+
+
+def test_what_a_package_imports_when_it_is_asked_is_followed_too():
+    found = module._used_by((Lazy,)).found
+    assert ("fcnn.estimator", "FCNNClassifier") in found
+    assert ("fcnn.losses", "WeightedLoss") in found, "which the estimator trains with"
 
 
 def test_an_experiments_units_know_their_work_and_not_its_figure(tree):
