@@ -308,3 +308,15 @@ def test_a_bracket_without_adversarial_points_can_be_drawn():
     row = {"dataset": "d", "method": "m", "domain": "free", "norm": "l2", "seed": 0, "index": 0}
     table = pd.DataFrame([{**row, "certified": np.inf, "adversarial": np.inf}])
     assert bracket_figure(table, {"m": "M $1"}, "d").axes
+
+
+def test_one_far_point_does_not_squeeze_the_others_in_a_bracket():
+    row = {"dataset": "d", "method": "m", "domain": "free", "norm": "l2", "seed": 0}
+    table = pd.DataFrame([{**row, "index": i, "certified": 1.0, "adversarial": 2.0} for i in range(100)])
+    table.loc[99, "adversarial"] = 500.0
+    ax = bracket_figure(table, {"m": "M"}, "d").axes[0]
+    assert ax.get_xlim() == pytest.approx((0, 2.1)) and ax.get_ylim() == pytest.approx((0, 1.02))
+    curves = {line.get_label(): dict(zip(*line.get_data(), strict=True)) for line in ax.lines}
+    assert curves["certified"][1.0] == 1.0 and curves["certified"][2.0] == 0.0
+    robust = curves["not broken by attack"]
+    assert robust[1.0] == 1.0 and robust[2.0] == pytest.approx(0.01), "lost from the adversarial point on"
