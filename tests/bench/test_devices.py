@@ -124,3 +124,13 @@ def test_two_devices_take_one_cell_each_also_after_a_crash(tmp_path, monkeypatch
     lines = Path(tally).read_text().splitlines()
     assert sum(lost) == 3 and len(lost) == 6 and len(lines) == 6
     assert most_at_a_time(lines) == {"cpu:0": 1, "cpu:1": 1, "all": 2}
+
+
+def test_every_job_has_the_threads_that_were_asked_for(tmp_path):
+    file = tmp_path / "suite.toml"
+    file.write_text(
+        'datasets = ["circles"]\nnorms = ["l2"]\nseeds = [0, 1]\n[[methods]]\nmethod = "linear"\n'
+    )
+    suite, requests = load_suite(str(file)), {"circles": DataRequest("circles")}
+    jobs = plan_jobs(suite, Store(tmp_path / "out"), requests, Resources(threads=3))
+    assert [job.threads for job in jobs] == [3, 3]
