@@ -18,6 +18,9 @@ from baselines.lipschitz import (
 from bench.contract import Curve, FitContext, Method, Radii, TrainingData
 from fcnn.training import TrainSettings, train
 
+# A guess for searches: so far beyond what is reached that training is for the mean radius.
+MEAN_RADIUS = {"margin": 1.0, "radius_target": 12.0, "radius_weight": 2.0}
+
 
 @dataclass(frozen=True)
 class LipschitzSettings:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from baselines.lipschitz import LipschitzNetwork, cayley_convnet, cayley_mlp, cayley_resnet9
 from bench.basics.space import Choice, Range, SearchSpace, augmentation, radius_loss, training
-from bench.methods._lipschitz import LipschitzMethod, LipschitzSettings
+from bench.methods._lipschitz import MEAN_RADIUS, LipschitzMethod, LipschitzSettings
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Cayley(LipschitzMethod):
         starts=(
             {"margin": 0.3, "radius_target": 1.7},
             {"margin": 0.6, "radius_target": 2.5},
-            {"margin": 1.0, "radius_target": 12.0, "radius_weight": 2.0},
+            MEAN_RADIUS,
         ),
     )
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from baselines.lipschitz import LipschitzNetwork, l1_mlp
 from bench.basics.space import Choice, Range, SearchSpace, augmentation, radius_loss, training
-from bench.methods._lipschitz import LipschitzMethod, LipschitzSettings
+from bench.methods._lipschitz import MEAN_RADIUS, LipschitzMethod, LipschitzSettings
 from fcnn.training import TrainSettings
 
 
@@ -43,7 +43,7 @@ class L1Lipschitz(LipschitzMethod):
         starts=(
             {"margin": 0.5, "radius_target": 2.0},
             {"margin": 1.0, "radius_target": 4.0},
-            {"margin": 1.0, "radius_target": 12.0, "radius_weight": 2.0},
+            MEAN_RADIUS,
         ),
     )
 

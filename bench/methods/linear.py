@@ -49,9 +49,9 @@ class LinearSettings:
         for norm, target in self.radius_targets.items():
             if norm not in DUAL_NORM_ORDER or not target > 0:
                 raise ValueError(f"radius_targets: {norm} = {target}: give one of {norms} a radius > 0")
-        if self.start and not self.radius_targets:
-            raise ValueError("start is for a loss of the radius: give radius_targets, too")
         if self.start:
+            if not self.radius_targets:
+                raise ValueError("start is for a loss of the radius: give radius_targets, too")
             self.first_settings()
 
     def first_settings(self) -> "LinearSettings":

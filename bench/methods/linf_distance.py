@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from baselines.lipschitz import LipschitzNetwork, linf_distance_net, scheduled_exponent, set_exponent
 from bench.basics.space import Choice, Range, SearchSpace, augmentation, radius_loss, training
 from bench.contract import FitContext, TrainingData
-from bench.methods._lipschitz import LipschitzMethod, LipschitzSettings
+from bench.methods._lipschitz import MEAN_RADIUS, LipschitzMethod, LipschitzSettings
 from fcnn.training import TrainSettings
 
 
@@ -63,7 +63,7 @@ class LinfDistance(LipschitzMethod):
         starts=(
             {"margin": 0.5, "radius_target": 1.5},
             {"margin": 0.3, "radius_target": 1.5},
-            {"margin": 1.0, "radius_target": 12.0, "radius_weight": 2.0},
+            MEAN_RADIUS,
         ),
     )
 

@@ -189,7 +189,6 @@ def test_a_cell_of_another_schema_version_or_another_cell_is_set_aside(
 
 @pytest.mark.parametrize("name", ["radii.parquet", "predictions.parquet"])
 def test_a_record_that_does_not_name_its_rows_is_no_finished_cell(cell: CellFolder, name: str) -> None:
-    """It would be finished without them: nothing else says which files belong to a cell."""
     record = unseal((cell.path / "cell.json").read_bytes())
     del record["files"][name], record["schema_version"]
     (cell.path / "cell.json").write_bytes(seal(record))
